@@ -191,8 +191,8 @@ impl Session {
     }
 
     /// Keeps these secrets, such as a proxy password, out of the recording, in addition to the
-    /// client's own credentials. A recording does not start if one of these secrets is
-    /// 1 to 5 bytes long, because it could be part of an ordinary word.
+    /// client's own credentials. A recording does not start if one of these secrets is 1 to 5 bytes
+    /// long, because it could be part of an ordinary word.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -253,7 +253,7 @@ impl Session {
                 (Parts::Noted(Arc::new(live()), log.clone(), None), end)
             }
             Mode::Record | Mode::Append if policy.has_short => {
-                let why = "a secret, such as a proxy password, must have at least 6 bytes";
+                let why = "a secret, such as a proxy password, must be at least 6 bytes long";
                 return Err(OpenError::new(why.into(), None));
             }
             Mode::Record | Mode::Append => {
@@ -382,8 +382,8 @@ impl SessionGuard {
     /// Ends the session without panicking, for use in a program.
     ///
     /// # Errors
-    /// Fails if a replayed request got no reply or a reply was not used up, if an exchange cannot
-    /// be recorded or the file cannot be written, or if the service differs from the cassette.
+    /// Fails if a replayed request got no reply or unused replies remain, if an exchange cannot be
+    /// recorded or the file cannot be written, or if the service differs from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {
@@ -414,7 +414,7 @@ impl SessionGuard {
         self.write(None, false, false)
     }
 
-    /// Like [`save`](Self::save), but writes to this path and leaves out exchanges that cannot be
+    /// Like [`save`](Self::save), but writes to this path and omits exchanges that cannot be
     /// recorded. If the path is not the cassette's own, replaces an existing file.
     ///
     /// # Errors

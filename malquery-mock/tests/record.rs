@@ -450,7 +450,7 @@ fn a_place_of_your_own_is_kept() {
     let reply = json!({"resources": [{"entropy": 7.25, "note": "mine", "list": ["a"]}]});
     let session = Session::new(&path).mode(Mode::Record).secrets(["short"]);
     let error = session.transport(nothing).unwrap_err().to_string();
-    says(&error, "must have at least 6 bytes");
+    says(&error, "must be at least 6 bytes long");
     let session = Session::new(&path).secrets(["the-proxy-password", ""]);
     let session = session.also(["resources/*/entropy", "/resources/*/list/*"]);
     let service = || same(json_answer(200, &reply));

@@ -571,7 +571,7 @@ fn it_listens_only_at_loopback_by_default() {
     let error = Server::start(service.clone(), any).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "0.0.0.0 is not a loopback address; other machines could fetch samples from it"
+        "0.0.0.0 is not a loopback address, so other machines could fetch samples; use 127.0.0.1 or ::1"
     );
     let server = Server::start_anywhere(service, any).unwrap();
     let url = format!("http://127.0.0.1:{}", server.address().port());

@@ -976,7 +976,7 @@ fn jobs_take_time_and_fail_on_demand() {
         "{error}"
     );
     assert!(
-        error.to_string().contains("the job was made to fail"),
+        error.to_string().contains("configured to fail this job"),
         "{error}"
     );
 }

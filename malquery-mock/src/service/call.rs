@@ -98,9 +98,9 @@ type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,
-    /// On 400, 404 and 500.
+    /// The statuses 400, 404 and 500.
     Searches,
-    /// On 400, 404, 429 and 500.
+    /// The statuses 400, 404, 429 and 500.
     Submissions,
 }
 
@@ -132,7 +132,7 @@ impl Call {
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // The query of any other path could contain credentials.
+            // A query that does not belong to an operation could contain credentials.
             let query = uri.query().filter(|_| scope.is_some());
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));
@@ -265,7 +265,7 @@ impl Call {
         }
         let mut form = form_urlencoded::parse(request.body());
         let Some((_, token)) = form.find(|(name, _)| name == "token") else {
-            let message = "token is missing";
+            let message = "the form field `token` is missing";
             return Err(Refusal::gateway(StatusCode::BAD_REQUEST, message));
         };
         self.state().tokens.remove(&*token);

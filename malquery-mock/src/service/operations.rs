@@ -283,7 +283,7 @@ impl Call {
         Ok(())
     }
 
-    /// Charges the cost of a job and starts the job.
+    /// Charges for a job and starts it. Fails if this would exceed the quota or the job limit.
     fn submit(
         &self,
         kind: Kind,
@@ -303,7 +303,7 @@ impl Call {
         let id = self.service.id("job", number);
         let settings = self.service.settings.clone();
         let work = move || match (settings.fails)(number) {
-            true => Err("the job was made to fail".into()),
+            true => Err("the stand-in was configured to fail this job".into()),
             false => work(),
         };
         let jobs = &mut state.jobs;

@@ -78,7 +78,7 @@ impl Server {
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
-                "{} is not a loopback address; other machines could fetch samples from it",
+                "{} is not a loopback address, so other machines could fetch samples; use 127.0.0.1 or ::1",
                 address.ip()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));

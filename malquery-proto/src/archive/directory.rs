@@ -147,8 +147,8 @@ pub(super) fn is_closed<R: Read + Seek>(
 /// Checks the declared number of entries and the size of the directory before the `zip` crate
 /// allocates memory for them. Returns whether the archive begins with an entry.
 ///
-/// An archive may have several end records, such as the real one and others in its comment. Each
-/// one that the `zip` crate may use must be within the limits.
+/// Fails if the file is not a zip archive. An archive may have several end records, such as fake
+/// ones in its comment. Each one that the `zip` crate may use must be within the limits.
 pub(super) fn survey<R: Read + Seek>(
     reader: &mut R,
     limits: &Limits,

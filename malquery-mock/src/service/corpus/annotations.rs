@@ -106,7 +106,7 @@ impl Annotations {
         })
     }
 
-    /// Removes and returns the annotation of a file.
+    /// Removes and returns the annotation of a path, or returns an empty one if it has none.
     pub(super) fn take(&mut self, root: &Path, file: &Path) -> Annotation {
         let parts: Option<Vec<_>> = file
             .strip_prefix(root)
@@ -125,7 +125,7 @@ impl Annotations {
             None => Ok(()),
             Some(RelativePath(path)) => Err(CorpusError::new(
                 root.join(NAME),
-                format!("path: {path:?} is not a file in the corpus"),
+                format!("the path {path:?} is not a file in the corpus"),
             )),
         }
     }

@@ -34,11 +34,11 @@ const TRIES: usize = 3;
 /// Files are listed when the corpus is created, and read when a request needs them. They are never
 /// modified. A changed file is a new sample. On systems other than Unix, a change that keeps the
 /// size and the modification time may go undetected. A search reports samples with the same content
-/// once. It skips files that are gone or cannot be read, and lists up to 10 of them in `errors`.
+/// once. It skips files that are gone or cannot be read, and lists up to 10 of them in `errors`. It
+/// fails if the path passed to [`open`](Self::open) is no longer accessible.
 ///
 /// A search reads files of any size in chunks. A hunt holds up to one whole file per processor in
-/// memory. It skips samples that are larger than 256 MiB or on which the rule runs longer than 60
-/// seconds.
+/// memory. It skips samples that exceed 256 MiB or on which the rule runs longer than 60 seconds.
 ///
 /// # File types
 ///
@@ -313,7 +313,7 @@ impl Corpus {
         let enough = AtomicBool::new(false);
         let run = || {
             let (mut results, mut buffer) = (Vec::new(), Vec::new());
-            // Samples are taken in order, so no sample before the first result is left out.
+            // Samples are taken in order, so every sample before the first result is searched.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = samples.get(index) else {

@@ -21,7 +21,7 @@ pub(super) enum Source {
     Memory(Arc<[u8]>),
 }
 
-/// The state of a file, to detect changes.
+/// The state of a file, used to detect changes.
 #[derive(Default, Clone, Copy, PartialEq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
