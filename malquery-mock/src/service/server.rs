@@ -78,7 +78,8 @@ impl Server {
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
-                "{} is not a loopback address, so other machines could fetch samples; use 127.0.0.1 or ::1",
+                "{} is not a loopback address, so other machines could fetch samples; \
+                 use 127.0.0.1 or ::1",
                 address.ip()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -474,8 +475,7 @@ fn send(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= count;
-        // Reading the end of a sample fails if the sample has changed. Its reply must not look
-        // complete.
+        // Reading the end of a changed sample fails, so that the reply does not look complete.
         if with_body && left == 0 && body.read(&mut [0])? > 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }
