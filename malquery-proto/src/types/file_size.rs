@@ -27,13 +27,13 @@ impl FileSize {
         Self(bytes.to_string())
     }
 
-    /// Returns the size as it is sent.
+    /// Returns the size as sent to the service.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns whether this exceeds `other`, both if a KB has 1,000 bytes and if it has 1,024.
-    /// Fractions of a billionth of a byte are ignored.
+    /// Returns whether this size exceeds `other`, both if a KB has 1,000 bytes and if it has
+    /// 1,024. Fractions of a billionth of a byte are ignored.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         let at = |size: &Self, kilo| Parts::of(&size.0).and_then(|parts| parts.size(kilo));
         [1000, 1024]

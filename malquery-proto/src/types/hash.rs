@@ -80,7 +80,7 @@ macro_rules! hash {
             }
         }
 
-        // An uppercase hash is the same hash as in lowercase, so do not keep the received text.
+        // Uppercase and lowercase digits mean the same hash, so do not keep the received text.
         text_item!($name, |_, _| true);
     };
 }

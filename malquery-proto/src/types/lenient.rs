@@ -37,12 +37,12 @@ impl Json {
             .collect()
     }
 
-    /// Returns the member `name`, if the value is an object that has it.
+    /// Returns the value of the member `name`, if this is an object that has it.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// Returns the string, if the value is one.
+    /// Returns the value if it is a string.
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_str()
     }
@@ -91,7 +91,7 @@ impl fmt::Debug for Number {
 
 /// The unknown fields of an object, and the values that its typed fields cannot represent exactly.
 ///
-/// Values that cannot be represented exactly include `null` and a number in quotes. In a kept
+/// For example, a `u64` field cannot represent `null` or a number in quotes exactly. In a kept
 /// value, numbers may be rounded to 64 bits, and objects may lose duplicate members and the order
 /// of their members.
 ///
@@ -360,7 +360,7 @@ pub(crate) fn next_kept<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Value, A:
     map.next_value_seed(Any(Kept))
 }
 
-/// Reads any value.
+/// Reads any JSON value.
 pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     deserializer.deserialize_any(Any(Kept))
 }
@@ -371,7 +371,7 @@ fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
     kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
 }
 
-/// A [`Place`] that parses an item, and keeps a value that the item cannot represent exactly.
+/// A [`Place`] that parses an item, and keeps the value if the item cannot represent it exactly.
 struct Loose<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for Loose<T> {
@@ -678,7 +678,7 @@ macro_rules! model {
 
 pub(crate) use {model, text_item, wire_name};
 
-/// Parses a model. Fails if the value is not an object, or if a required field is missing.
+/// Parses a model. Fails if the value is not an object, or a required field is missing or invalid.
 pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -688,8 +688,8 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Parses a model. For a value that is not an object, returns an empty model, or fails if the model
-/// has a required field.
+/// Parses a model. A value that is not an object becomes an empty model. Fails if a required field
+/// is missing or invalid.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

@@ -65,7 +65,7 @@ impl SearchOptions {
 }
 
 /// Options that this crate does not know. They are stored in a separate map, so that a misspelled
-/// option in a stored search is rejected.
+/// option in a serialized search is rejected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Others {

@@ -154,7 +154,7 @@ fn within<T>(budget: usize, read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Calls a function when it is dropped, even during a panic.
+/// A guard that calls a function when dropped, even during a panic.
 struct OnDrop(fn());
 
 impl Drop for OnDrop {

@@ -42,7 +42,7 @@ fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
     )
 }
 
-/// Checks what needs no syntax tree: names, regular expressions and hex strings.
+/// Performs the checks that need no syntax tree: names, regular expressions and hex strings.
 pub(super) fn tokens(file: &RuleFile) -> Result<(), RuleError> {
     token_faults(file).map_err(|(span, why)| RuleError::invalid(file.text(), span, why))
 }
@@ -109,8 +109,8 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks what needs a syntax tree: strings, and the loops, names, comparisons and constant numbers
-/// in conditions. Returns warnings about hashes.
+/// Performs the checks that need a syntax tree: strings, and the loops, names, comparisons and
+/// constant numbers in conditions. Returns warnings about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {
@@ -155,9 +155,9 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The hash function that was called most recently.
+    /// The hash function in the most recently visited call.
     hash: Option<HashFunction>,
-    /// The number of calls to hash functions so far.
+    /// The number of visited calls to hash functions.
     hashes: usize,
     warnings: Vec<(usize, String)>,
 }

@@ -64,7 +64,7 @@ const STACK_PER_BYTE: usize = 1024;
 /// The stack space in bytes for everything else.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Compiles the source into a scanner and warnings. `main` is the index of the rule to hunt for.
+/// Compiles the source, and collects warnings. `main` is the index of the rule to hunt for.
 fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {

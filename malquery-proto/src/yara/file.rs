@@ -208,7 +208,7 @@ impl RuleFile {
     }
 
     /// Selects the public, non-global rule to which no rule refers, if there is exactly one. If
-    /// there is none, selects the last public, non-global rule.
+    /// there is none, selects the last public, non-global rule. If there are several, selects none.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())
@@ -244,7 +244,7 @@ impl RuleFile {
     pub(super) fn no_rule(&self) -> RuleError {
         let why = match self.rules.is_empty() {
             true => "the source contains no rules",
-            false => "all rules are private, so they report no matches",
+            false => "all rules are private, so they report no matches; make one public",
         };
         self.selection_error(0..0, why)
     }

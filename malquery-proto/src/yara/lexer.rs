@@ -108,7 +108,7 @@ fn next(text: &str, from: usize) -> Result<Option<Token>, RuleError> {
             return Err(RuleError::invalid(
                 text,
                 start..start + c.len_utf8(),
-                format!("the character {c:?} is allowed only in strings and comments"),
+                format!("{c:?} is allowed only in strings, regular expressions and comments"),
             ));
         }
     };
@@ -188,7 +188,7 @@ fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
 fn fits(text: &str, span: Range<usize>, length: usize) -> Result<(), RuleError> {
     match length > MAX_TEXT {
         true => {
-            let why = format!("this is {length} bytes long, but YARA allows at most {MAX_TEXT}");
+            let why = format!("this text is {length} bytes long; YARA allows at most {MAX_TEXT}");
             Err(RuleError::invalid(text, span, why))
         }
         false => Ok(()),
