@@ -42,7 +42,7 @@ fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
     )
 }
 
-/// Performs the checks that need no syntax tree: names, regular expressions and hex strings.
+/// Checks names, regular expressions and hex strings, without a syntax tree.
 pub(super) fn tokens(file: &RuleFile) -> Result<(), RuleError> {
     token_faults(file).map_err(|(span, why)| RuleError::invalid(file.text(), span, why))
 }
@@ -109,8 +109,8 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Performs the checks that need a syntax tree: strings, and the loops, names, comparisons and
-/// constant numbers in conditions. Returns warnings about hashes.
+/// Checks strings, and the loops, names, comparisons and constant numbers in conditions, using the
+/// syntax tree. Returns warnings about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {
