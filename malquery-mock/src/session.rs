@@ -181,7 +181,8 @@ impl Session {
     }
 
     /// Also records the keys and values at these places in JSON replies, such as
-    /// `resources/*/entropy`. `*` means any item of an array. Use this for operations that you
+    /// `resources/*/entropy`. `*` means any item of an array. A place does not include the values
+    /// nested in it: for an array, use `resources/*/names/*`. Use this for operations that you
     /// define yourself.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         for place in places {

@@ -266,7 +266,7 @@ fn the_guard_reports_all_that_is_wrong() {
     // Dropping the guard does the same, but not while the test is already failing.
     let message = panic_of(|| drop(cassette(two).play())).unwrap();
     assert!(
-        message.contains("2 of 2 replies were not played often enough"),
+        message.contains("2 of 2 replies were not played enough times"),
         "{message}"
     );
     let message = panic_of(|| {

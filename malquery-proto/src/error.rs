@@ -168,7 +168,7 @@ pub enum ApiErrorKind {
     /// Too many requests were sent (429). Wait, then retry.
     RateLimited,
     /// The monthly quota is exhausted (a 429 from MalQuery itself, without a retry time). A retry
-    /// does not help before the quota is renewed.
+    /// does not help until the quota is renewed.
     QuotaExhausted,
     /// The service or a gateway failed (5xx, or another status outside 200 to 499).
     Server,

@@ -207,7 +207,7 @@ impl Commands<'_> {
             }
         }
         if most.is_none() && !args.yes {
-            return confirm();
+            return confirm(&costs);
         }
         Ok(())
     }
@@ -376,8 +376,9 @@ fn is_answerable() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-fn confirm() -> Result<(), Failure> {
-    output::error(format_args!("download all samples found? [y/N]"));
+/// Asks whether to go on. The question repeats the costs, because --quiet hides the message.
+fn confirm(costs: &str) -> Result<(), Failure> {
+    output::error(format_args!("spend {costs}? [y/N]"));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     match answer.trim().to_ascii_lowercase().as_str() {

@@ -135,7 +135,7 @@ impl Mock {
             let unplayed = unplayed.concat();
             let _ = write!(
                 text,
-                "\n\n{count} of {of} replies {verb} not played often enough:{unplayed}"
+                "\n\n{count} of {of} replies {verb} not played enough times:{unplayed}"
             );
         }
         if text.is_empty() {

@@ -99,7 +99,8 @@ impl Attempts {
         }
     }
 
-    /// Returns whether the outcome of the last request is unknown.
+    /// Returns whether the last request is still unreported, or was a billed request that failed but
+    /// may have arrived.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight
     }
