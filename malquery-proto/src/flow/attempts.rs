@@ -57,7 +57,8 @@ pub struct Attempts {
 /// retried.
 const MAX_UNREADABLE: u32 = 4;
 
-/// The consequence of a failed attempt: fail, or retry at this time, or immediately if `None`.
+/// The response to a failed attempt: the error to return, or the time at which to retry. `None`
+/// means an immediate retry.
 type Verdict = Result<Option<Timestamp>, FlowError>;
 
 impl Attempts {
