@@ -57,8 +57,8 @@ pub struct Attempts {
 /// retried.
 const MAX_UNREADABLE: u32 = 4;
 
-/// The response to a failed attempt: the error to return, or the time at which to retry. `None`
-/// means an immediate retry.
+/// The result of a failed attempt: an error, or the time of the retry. `None` means an immediate
+/// retry.
 type Verdict = Result<Option<Timestamp>, FlowError>;
 
 impl Attempts {
