@@ -180,10 +180,10 @@ impl Session {
         self
     }
 
-    /// Also records the keys and values at these places in JSON replies, such as
-    /// `resources/*/entropy`. `*` means any item of an array. A place does not include the values
-    /// nested in it: for an array, use `resources/*/names/*`. Use this for operations that you
-    /// define yourself.
+    /// Also records the values at these paths in JSON replies, for example at `resources/*/entropy`.
+    /// `*` stands for any item of an array. To record an object or array, list the paths of its
+    /// members or items, for example `resources/*/names/*`. Use this for operations that you define
+    /// yourself.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         for place in places {
             self.policy.keep(&place.into());
