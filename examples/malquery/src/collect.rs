@@ -391,7 +391,7 @@ fn confirm(costs: &str) -> Result<(), Failure> {
 }
 
 /// Returns whether a file is the intact archive of a `collect` command. MalQuery may omit samples,
-/// so an archive with some of the requested samples, and no others, is accepted too.
+/// so some of the requested samples are enough if the archive contains no others.
 fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;

@@ -295,7 +295,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
             .or_else(|_| save_elsewhere(&path, &guard))
         {
             Ok(Some(rest)) => failure.hint(format!(
-                "the rest of the recording is saved in {}",
+                "the exchanges that can be recorded are in {}",
                 rest.display()
             )),
             Ok(None) => failure,

@@ -143,7 +143,8 @@ impl Mock {
         }
         if state.unmatched.is_empty() && state.played.iter().all(|played| *played == 0) {
             text.push_str(
-                "\nif the guard was dropped too early, keep it until the end, as in `let (client, guard)`",
+                "\nthe guard may have been dropped too early; keep it until after the last request, as in \
+                 `let (client, guard)`",
             );
         }
         Err(Unfinished(format!(

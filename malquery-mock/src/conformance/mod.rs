@@ -91,7 +91,7 @@ use malquery_proto::{TransportError, client::TimeLeft};
 
 pub use report::{Report, Verdict};
 
-/// The time limit for all cases, from the start of the last one.
+/// The time limit for all cases together, measured from the start of the last case.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs all cases with the transports that `make` returns.

@@ -45,7 +45,7 @@ pub(crate) struct Recording {
     pub(crate) policy: Policy,
     /// The text of the cassette before this session wrote to it.
     pub(crate) base: Option<String>,
-    /// The text that this session wrote last.
+    /// The text that this session last wrote to the cassette.
     pub(crate) written: Option<String>,
 }
 
@@ -206,7 +206,7 @@ impl Writer<'_> {
         ];
         if let Some((place, _)) = parts.iter().find(|(_, part)| self.policy.has_secret(part)) {
             return Err(format!(
-                "contains a secret of this session in its {place}, and requests are not redacted"
+                "contains a secret of this session in its {place}, where secrets are not redacted"
             ));
         }
         match &mut exchange.outcome {

@@ -133,7 +133,7 @@ pub struct Collected {
     pub download: Option<RequestId>,
     /// The size and hash of the archive, if this [`Collect`] downloaded it.
     pub archive: Option<Received>,
-    /// The report on the contents of the archive. Empty if there is no archive.
+    /// The report on the contents of the archive. Lists nothing if there is no archive.
     pub samples: Report,
 }
 

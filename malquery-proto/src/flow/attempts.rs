@@ -100,8 +100,8 @@ impl Attempts {
         }
     }
 
-    /// Returns whether the last request is still unreported, or was a billed request that failed but
-    /// may have arrived.
+    /// Returns whether the outcome of the last request has not been reported, or whether a billed
+    /// request failed but may have arrived.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight
     }

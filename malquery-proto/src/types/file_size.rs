@@ -112,7 +112,7 @@ impl FromStr for FileSize {
             return refuse(FORMS);
         };
         if parts.power == 0 && parts.fraction.is_some() {
-            return refuse("a number of bytes cannot have a fraction");
+            return refuse("a size in bytes must be a whole number");
         }
         let size = parts.size(if parts.is_binary { 1024 } else { 1000 });
         match size.and_then(|size| u64::try_from(size / BILLION).ok()) {

@@ -101,7 +101,7 @@ impl Others {
 }
 
 impl Serialize for Others {
-    /// Fails if `values` fails, so that no option is lost.
+    /// Fails if [`Others::values`] fails, so that no option is lost.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.values().map_err(Error::custom)?.serialize(serializer)
     }

@@ -155,7 +155,7 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The hash function in the most recently visited call.
+    /// The hash function that was visited last.
     hash: Option<HashFunction>,
     /// The number of visited calls to hash functions.
     hashes: usize,

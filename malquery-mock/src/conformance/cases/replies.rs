@@ -239,7 +239,9 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
             }
             let (head, body) = result.map_err(|error| format!("{method}, {status}: {error}"))?;
             if !head.headers.contains_key(header::LOCATION) {
-                return Err(format!("the {status} was returned without its location"));
+                return Err(format!(
+                    "the {status} was returned without its `location` header"
+                ));
             }
             same("the body of a redirect", &body, b"redirected")?;
         }
@@ -425,7 +427,7 @@ fn decoded_body(server: &Server, transport: &dyn Transport) -> Outcome {
     if body == GZIP {
         return match encoding {
             _ if asked => Err("the transport requested gzip but did not decode it".into()),
-            Some(_) => Ok("the transport does not decode, and it keeps content-encoding".into()),
+            Some(_) => Ok("the body was not decoded, and its content-encoding was kept".into()),
             None => Err("the compressed body was returned without its content-encoding".into()),
         };
     }

@@ -34,7 +34,7 @@ fn nonsense_is_refused() {
     }
     assert_eq!(
         message("1.5"),
-        "not a file size: a number of bytes cannot have a fraction"
+        "not a file size: a size in bytes must be a whole number"
     );
     assert_eq!(
         message("99999999999999999999"),
