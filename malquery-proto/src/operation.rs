@@ -92,7 +92,8 @@ pub trait Operation {
         Ok(request)
     }
 
-    /// Parses an error reply. The first [`MAX_ERROR_BODY`] bytes of the body are enough.
+    /// Parses an error reply. The body may be truncated to [`MAX_ERROR_BODY`] bytes, but the errors
+    /// in truncated JSON are lost.
     fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
         ApiError::new(&Self::ENDPOINT, head, body)
     }

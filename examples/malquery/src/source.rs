@@ -57,8 +57,8 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
     commands::run(&client, &session, format, call)
 }
 
-/// Shows that the command runs offline, unless --quiet is given. If standard output is a terminal
-/// and standard error is not, also writes the message to standard output.
+/// Shows that the command runs offline: on standard error, unless --quiet is given, and on standard
+/// output if that is a terminal and standard error is not.
 fn say_offline(message: &str) -> Result<(), Failure> {
     note(format_args!("{message}"));
     if io::stdout().is_terminal() && !io::stderr().is_terminal() {
@@ -123,12 +123,9 @@ fn password(url: &str) -> Option<[String; 2]> {
 fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
     let is_blank = |value: OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
     let both = first != CLIENT_SECRET && lookup(session, CLIENT_SECRET).is_none_or(is_blank);
-    let (message, what) = match both {
-        true => (
-            format!("{first} and {CLIENT_SECRET} are not set"),
-            "both variables",
-        ),
-        false => (format!("{first} is not set"), "its id and secret"),
+    let message = match both {
+        true => format!("{first} and {CLIENT_SECRET} are not set"),
+        false => format!("{first} is not set"),
     };
     let demo = match call {
         // Offline, there is nothing to resume.
@@ -136,7 +133,8 @@ fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
         _ => ", or use --demo to try the program on harmless files",
     };
     Failure::refused(message).hint(format!(
-        "create an API client in the Falcon console and set {what}{demo}"
+        "create an API client in the Falcon console, and set FALCON_CLIENT_ID and {CLIENT_SECRET} to \
+         its id and secret{demo}"
     ))
 }
 

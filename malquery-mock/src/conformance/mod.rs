@@ -16,7 +16,7 @@
 //!
 //! ```text
 //! pass  client-errors-are-replies: the statuses [400, 401, 403, 404, 429] were returned with their bodies
-//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. This can mean: the token is sent to another host.
+//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. This can mean that the token is sent to another host.
 //! 1 of 42 cases failed
 //! ```
 //!

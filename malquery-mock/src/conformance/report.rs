@@ -99,7 +99,10 @@ impl fmt::Display for Verdict {
         } = self;
         match self.passed {
             true => write!(f, "pass  {name}: {detail}"),
-            false => write!(f, "FAIL  {name}: {detail}. This can mean: {consequence}."),
+            false => write!(
+                f,
+                "FAIL  {name}: {detail}. This can mean that {consequence}."
+            ),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
 
-/// The maximum length of a reply body in the cassette, in bytes. Longer ones are in separate files.
+/// The maximum length of a reply body in the cassette, in bytes. Longer bodies have their own files.
 const MAX_INLINE: u64 = 64 * 1024;
 const BASE64_LINE: usize = 76;
 /// The number of bytes of a sample that are read at a time to search for secrets.

@@ -184,8 +184,8 @@ impl Client {
     /// Sets the maximum duration of a call. After that, it fails with [`FlowError::Deadline`] or
     /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
-    /// The duration includes the [check of the quota](Self::check_quota). A [`Client::collect`]
-    /// counts as one call, and so does waiting for a job (see also [`Job::timeout`]).
+    /// The duration includes the [quota check](Self::check_quota). [`Client::collect`] counts as one
+    /// call, and so does waiting for a job (see also [`Job::timeout`]).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -424,7 +424,7 @@ impl Client {
     /// costs no quota.
     ///
     /// The observer is called at every step, including token requests, but not during the
-    /// [check of the quota](Self::check_quota). It can store the flow, so that another process can
+    /// [quota check](Self::check_quota). It can store the flow, so that another process can
     /// continue the job. The flow keeps the [`RetryPolicy`] with which it was created.
     ///
     /// # Errors

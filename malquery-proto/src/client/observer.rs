@@ -114,7 +114,8 @@ pub enum Step {
     /// A request is about to be sent. If it submits a job, the state of the job already records it
     /// as sent. `Break` cancels the request.
     Send,
-    /// A request ended or was canceled. The state of a job already records this.
+    /// A request ended or was canceled. If it belongs to a job, the state of the job already
+    /// records this.
     Reported,
     /// The run is about to wait until this time.
     Wait(Timestamp),

@@ -117,7 +117,9 @@ impl Settings {
 #[non_exhaustive]
 pub enum EnvError {
     /// A required variable is unset or empty.
-    #[error("{0} is not set; create an API client in the Falcon console and set its id and secret")]
+    #[error(
+        "{0} is not set; create an API client in the Falcon console, and set FALCON_CLIENT_ID and FALCON_CLIENT_SECRET to its id and secret"
+    )]
     Missing(&'static str),
     /// The value is not valid Unicode.
     #[error("{0} is not valid Unicode")]
@@ -222,8 +224,8 @@ mod tests {
         assert_eq!(missing, EnvError::Missing(CLIENT_ID));
         assert_eq!(
             missing.to_string(),
-            "FALCON_CLIENT_ID is not set; create an API client in the Falcon console and set its id \
-             and secret"
+            "FALCON_CLIENT_ID is not set; create an API client in the Falcon console, and set \
+             FALCON_CLIENT_ID and FALCON_CLIENT_SECRET to its id and secret"
         );
         assert_eq!(
             read(&WHO[..1]).unwrap_err(),

@@ -37,7 +37,7 @@ fn resume_looks_for_its_file_first() {
     fs::write(&state, "{}").unwrap();
     let run = plain(&format!("resume {state}"));
     assert_eq!(run.error(2), NO_CREDENTIALS);
-    run.says("and set both variables\n").omits("--demo");
+    run.says(" to its id and secret\n").omits("--demo");
 }
 
 #[test]
@@ -65,8 +65,9 @@ fn nothing_is_invented_without_credentials() {
             }
             let run = run(&mut command);
             assert_eq!(run.error(2), NO_CREDENTIALS);
-            let hint = "create an API client in the Falcon console and set both variables, or use \
-                 --demo to try the program on harmless files";
+            let hint = "create an API client in the Falcon console, and set FALCON_CLIENT_ID and \
+                 FALCON_CLIENT_SECRET to its id and secret, or use --demo to try the program on \
+                 harmless files";
             run.says(&format!("\nhint: {hint}\n"));
         }
     }
