@@ -93,7 +93,7 @@ fn request<O: Operation>(base: &BaseUrl, query: &str, body: Vec<u8>) -> Request<
         .extension(O::ENDPOINT)
         .extension(TimeLeft(AMPLE))
         .body(body)
-        .expect("the parts of a request are valid")
+        .expect("the parts of the request should be valid")
 }
 
 fn within(mut request: Request<Vec<u8>>, left: Duration) -> Request<Vec<u8>> {

@@ -311,5 +311,5 @@ impl Wire<'_> {
 
 pub(super) fn base(url: &str) -> BaseUrl {
     url.parse()
-        .expect("the URL of a loopback address or an https URL")
+        .expect("a loopback or https URL should be a valid base URL")
 }

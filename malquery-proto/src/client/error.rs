@@ -257,7 +257,7 @@ impl Error {
         }
     }
 
-    /// Returns whether it is worth retrying the same call or job later. A retry may cost quota
+    /// Returns whether it is worth retrying the same call or job soon. A retry may cost quota
     /// again: see the operation.
     pub fn is_retryable(&self) -> bool {
         match self {

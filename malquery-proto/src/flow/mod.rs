@@ -550,7 +550,7 @@ impl FlowError {
         }
     }
 
-    /// Returns whether it is worth retrying the same call or [`JobFlow`] later. For the cost of a
+    /// Returns whether it is worth retrying the same call or [`JobFlow`] soon. For the cost of a
     /// retry, see the operation.
     pub fn is_retryable(&self) -> bool {
         match self {
