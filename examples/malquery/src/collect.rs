@@ -792,7 +792,7 @@ impl Shown<'_> {
     }
 }
 
-/// Shows how many samples are verified and where they are, unless there are none.
+/// Shows how many samples are verified and where they are, if there are any.
 fn say_done(report: &Report, archive: Option<&str>) {
     let (Some(first), Some(archive)) = (report.found.first(), archive) else {
         return;

@@ -438,7 +438,7 @@ impl Commands<'_> {
             _ => interrupt::hint(None),
         }
         self.print_saved(saved)?;
-        // The exit code must tell a script that samples are damaged or may be missing.
+        // The exit code must show that samples are damaged or may be missing.
         let checked = Collect::unpack(path)
             .limits(self.session.limits())
             .verify(false, ());
