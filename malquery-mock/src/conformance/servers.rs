@@ -75,7 +75,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// The bytes of all requests so far, including invalid ones.
+    /// The bytes of all requests so far. An invalid request is recorded up to its first error.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,

@@ -85,7 +85,7 @@ fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Options>,
         Some(options @ Value::Object(_)) => Options::deserialize(options)
             .map(Some)
             .map_err(|error| D::Error::custom(format!("options: {error}"))),
-        Some(_) => Err(D::Error::custom("options must be an object")),
+        Some(_) => Err(D::Error::custom("`options` must be an object")),
     }
 }
 
@@ -94,7 +94,7 @@ impl Search {
         let count = self.patterns.len();
         if count == 0 || count > MAX_PATTERNS {
             return Err(format!(
-                "patterns must contain 1 to {MAX_PATTERNS} patterns, not {count}"
+                "`patterns` must contain 1 to {MAX_PATTERNS} patterns, not {count}"
             ));
         }
         let parse = |(index, sent): (usize, &SentPattern)| {
@@ -128,7 +128,7 @@ impl SentPattern {
 impl Options {
     pub(super) fn filter(&self) -> Result<Filter, String> {
         if self.limit.is_some_and(|limit| limit < 0) {
-            return Err("options.limit must not be negative".into());
+            return Err("`options.limit` must not be negative".into());
         }
         fn parsed<T>(
             name: &str,
@@ -176,7 +176,7 @@ impl Options {
 impl Multidownload {
     pub(super) fn hashes(&self) -> Result<Vec<Sha256>, String> {
         if self.samples.is_empty() {
-            return Err("samples must contain at least one SHA-256".into());
+            return Err("`samples` must contain at least one SHA-256".into());
         }
         hashes(&self.samples)
     }
@@ -221,7 +221,7 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
         .filter(|id| !id.is_empty())
         .collect();
     if ids.is_empty() {
-        return Err("ids is missing".into());
+        return Err("`ids` is missing".into());
     }
     Ok(ids)
 }
@@ -230,7 +230,7 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
 pub(super) fn id(uri: &http::Uri) -> Result<String, String> {
     <[String; 1]>::try_from(ids(uri)?)
         .map(|[id]| id)
-        .map_err(|ids| format!("ids must contain one id, not {}", ids.len()))
+        .map_err(|ids| format!("`ids` must contain one id, not {}", ids.len()))
 }
 
 /// Parses SHA-256 hashes and removes duplicates.
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!((asked(1), asked(100)), (Ok(1), Ok(100)));
         assert_eq!(
             asked(101).unwrap_err(),
-            "patterns must contain 1 to 100 patterns, not 101"
+            "`patterns` must contain 1 to 100 patterns, not 101"
         );
     }
 
