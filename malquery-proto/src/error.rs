@@ -285,8 +285,8 @@ impl ApiError {
         self.reqid.as_ref()
     }
 
-    /// Returns whether a job may have started despite the error. A 304 counts, because it has no
-    /// body that could contain a request id.
+    /// Returns whether the body contains a request id, even an invalid one. Also returns `true` for a
+    /// 304, because it has no body that could contain a request id.
     pub(crate) fn has_job(&self) -> bool {
         self.has_job || self.status == StatusCode::NOT_MODIFIED
     }

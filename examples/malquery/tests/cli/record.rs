@@ -133,7 +133,7 @@ fn a_recording_survives_a_lost_folder() {
     assert_eq!((mode(&kept), mode(&tape)), (0o700, 0o600));
     run.says("was not written");
     run.says(&format!(
-        "hint: the exchanges that can be recorded are in {}",
+        "hint: the exchanges that could be recorded were saved in {}",
         tape.display()
     ));
     plain(&format!("quotas --replay {}", tape.display())).json();
@@ -155,7 +155,7 @@ fn a_recording_with_a_secret_is_refused() {
         let run = server.run(&line);
         assert_eq!(run.code, 1, "{}", run.stderr);
         run.says("was not written")
-            .says("hint: the exchanges that can be recorded are in ");
+            .says("hint: the exchanges that could be recorded were saved in ");
         run.omits("s3cret").omits("source.rs");
     }
     // Nothing is written if all exchanges were refused.
@@ -163,7 +163,7 @@ fn a_recording_with_a_secret_is_refused() {
     server
         .run(&line.replace("--wait", ""))
         .says("was not written")
-        .omits("can be recorded");
+        .omits("could be recorded");
     // The rest of each run is saved.
     let rest = ["tape.rest-2.json", "tape.rest.json"];
     assert_eq!(names(&out)[1..], rest);
