@@ -184,8 +184,9 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// Ends the watch. After an error, shows the hint on how to continue. If the job failed, was
-    /// refused or is unknown to the service, shows the hint only if `worth` is set.
+    /// Ends the watch. After an error, shows the hint on how to continue, unless the error is
+    /// [final](is_final) and `worth` is `false`. In that case, removes the state file if the request
+    /// id is unknown.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -217,7 +218,7 @@ impl Watch {
     }
 }
 
-/// Returns whether the error means that the job failed, was refused or is unknown to the service.
+/// Returns whether the job failed, was rejected before it was sent, or got a 400 or 404.
 fn is_final(error: &Error) -> bool {
     let ended = matches!(
         error.flow(),

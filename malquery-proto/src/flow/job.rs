@@ -16,8 +16,8 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// A job (a hunt, an exact search or a multi-download), from its submission to its results.
 ///
 /// A submitted job may have been billed, so its polls are retried more often than other calls:
-/// unless the [`RetryPolicy`] allows only one attempt, each poll may use five times as many
-/// attempts, and may wait for a rate limit for up to the time limit of a call.
+/// unless the [`RetryPolicy`] allows only one attempt, each poll may make five times as many
+/// attempts as another call, and wait out a rate limit as long as its time limit allows.
 ///
 /// A job can be serialized, so that it can survive a restart or move to another machine. The stored
 /// state contains no credentials and no token. Once the request id is known, it contains no YARA
