@@ -98,8 +98,8 @@ impl Json {
         }
     }
 
-    /// Calls `f` for this value and each nested value, with its place, such as
-    /// `/resources/*/sha256`. All items of an array share one place.
+    /// Calls `f` for this value and each nested value, with its path, such as
+    /// `/resources/*/sha256`. All items of an array share one path.
     pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
         f(place, self);
         match self {
@@ -207,7 +207,7 @@ pub(crate) fn member<'a>(members: &'a [(String, Json)], key: &str) -> Option<&'a
         .map(|(_, value)| value)
 }
 
-/// Calls `inside` with the place of a member or an item.
+/// Calls `inside` with the path of a member or an item.
 pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut String) -> T) -> T {
     let length = place.len();
     place.push('/');

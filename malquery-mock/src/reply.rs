@@ -254,11 +254,11 @@ impl Reply {
         response.unwrap_or_else(|fault| panic!("the fault {fault:?} has no headers and no body"))
     }
 
-    /// Sets a value in the JSON body, at a place such as `meta/hunt_count` or `resources/0/label`.
+    /// Sets a value in the JSON body, at a path such as `meta/hunt_count` or `resources/0/label`.
     /// Creates missing members of objects.
     ///
     /// # Panics
-    /// Panics if this is a fault, if the body is not JSON or has no such place, or if the value
+    /// Panics if this is a fault, if the body is not JSON or has no such path, or if the value
     /// cannot be serialized as JSON.
     #[track_caller]
     pub fn set(mut self, place: &str, value: impl Serialize) -> Self {

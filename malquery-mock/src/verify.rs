@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::record::log::{End, Exchange, Log, Outcome, job};
 use crate::record::policy::{Policy, with_jobs};
 
-/// For each place in a document, the types of its non-null values, and the total number of values.
+/// For each path in a document, the types of its non-null values, and the total number of values.
 type Shape = BTreeMap<String, (BTreeSet<&'static str>, usize)>;
 
 fn shape(json: &Json) -> Shape {

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-/// Writes an error and its sources, separated by colons. `unwrap`, and a `main` that returns an
-/// error, print the `Debug` output.
+/// Writes an error and its sources, separated by colons. `Debug` uses this, because `unwrap` and a
+/// `main` that returns an error print the `Debug` output.
 pub(crate) fn with_sources(
     error: &(dyn Error + 'static),
     f: &mut fmt::Formatter<'_>,

@@ -117,7 +117,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
-    /// Whether jobs end with the command, because it runs its own stand-in.
+    /// Whether jobs end with the command, as they do with --demo and --corpus.
     #[arg(skip)]
     pub(crate) jobs_end: bool,
 }

@@ -73,8 +73,8 @@ impl Watch {
     }
 
     /// Handles a step of a job. `stored` is the state to save. `resume_hint` is the hint on how to
-    /// continue without the state file. Breaks if the state cannot be saved, or if a signal arrived
-    /// and nothing is being submitted.
+    /// continue without the state file. Returns `Break` if the state cannot be saved, or if a signal
+    /// arrived and nothing is being submitted.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
@@ -136,7 +136,7 @@ impl Watch {
         }
     }
 
-    /// Saves the state, if there is a state file. Breaks if that fails.
+    /// Saves the state, if there is a state file. Returns `Break` if that fails.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> ControlFlow<()> {
         match self
             .state

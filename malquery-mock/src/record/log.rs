@@ -18,7 +18,7 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// The maximum length of a body in memory, in bytes. Longer ones are in temporary files.
+/// The maximum length of a body in memory, in bytes. Longer bodies go to temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
 /// The maximum size of a body that is parsed as JSON, in bytes.
 const MAX_JSON: u64 = 256 * 1024 * 1024;

@@ -27,13 +27,13 @@ enum Rule {
     Id,
     /// As a made-up trace id.
     Trace,
-    /// Only as its type. Also applies to all places without a rule.
+    /// Only as its type. Also applies to all paths without a rule.
     #[default]
     Kind,
 }
 use Rule::{Id, Keep, Kind, Text, Trace};
 
-/// The known places in a JSON reply. Each row has a rule, a parent and the names below it. `*`
+/// The known paths in a JSON reply. Each row has a rule, a parent and the names below it. `*`
 /// stands for any item of an array. An unknown key is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
@@ -68,7 +68,7 @@ const PLACES: &[(Rule, &str, &str)] = &[
 /// The request headers that are kept, besides the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
 /// The reply headers that are kept, besides `retry-after` and the `content-length` of a sample.
-/// Their values are redacted.
+/// [`Policy::reply_headers`] redacts the sensitive parts of their values.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
 /// The secret fields in the forms and replies of the `/oauth2/` endpoints.
@@ -80,7 +80,7 @@ const MIN_TOKEN: usize = 16;
 /// The maximum length of a content type that is shown, in bytes.
 const MAX_TYPE: usize = 80;
 
-/// The redaction policy of a session or transcript: the rules for places, the secrets and the ids.
+/// The redaction policy of a session or transcript: the rules for paths, the secrets and the ids.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     places: HashMap<String, Rule>,
@@ -235,7 +235,7 @@ impl Policy {
         text.split_inclusive(other).map(mask).collect()
     }
 
-    /// Returns the recorded form of a JSON reply, after applying the rule for each place.
+    /// Returns the recorded form of a JSON reply, after applying the rule for each path.
     pub(crate) fn reply(&self, json: &Json) -> Json {
         let places = self.places.keys();
         let names = places.flat_map(|place| place.split('/').skip(1)).collect();

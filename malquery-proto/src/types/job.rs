@@ -16,7 +16,7 @@ model! {
         pub malware_count: Option<u64>,
         /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// The number of results or, for a fuzzy search or a limit of 0, of all matches.
+        /// The number of results. For a fuzzy search or a limit of 0, the number of all matches.
         pub total_count: Option<u64>,
         /// The number of samples that count as unknown.
         pub unknown_count: Option<u64>,
