@@ -52,8 +52,8 @@ impl VirtualClock {
         state.now = state.now.after(duration);
     }
 
-    /// Returns the length of each wait so far, in order. Omits waits until a time that had already
-    /// been reached.
+    /// Returns the length of each wait so far, in order. A wait for a time that had already been
+    /// reached is not included.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()
     }

@@ -154,8 +154,8 @@ impl Session {
         self.stand_ins().next()
     }
 
-    /// Returns the start of a command for hints: `malquery`, with the given options that affect how
-    /// the service is reached and whether the quota is checked.
+    /// Returns the beginning of the commands that hints suggest: `malquery`, with the given options
+    /// that affect how the service is reached and whether the quota is checked.
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),

@@ -31,7 +31,7 @@ pub(crate) fn name(job: &Submission) -> &'static str {
 const MULTIDOWNLOAD: &str = "multi-download";
 
 pub(crate) struct Watch {
-    /// The start of a command for hints, from `Session::program`.
+    /// The beginning of the commands that hints suggest, from `Session::program`.
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,

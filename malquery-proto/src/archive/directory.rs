@@ -105,8 +105,8 @@ fn contains_entry(bytes: &[u8]) -> bool {
     bytes.windows(ENTRY.len()).any(|window| window == ENTRY)
 }
 
-/// Returns whether the directory and the rest of the file consist only of the records of the listed
-/// entries, the end records and the comment, and do not contain the signature of an entry.
+/// Returns whether the central directory and everything after it consist only of the records of
+/// the listed entries, the end records and the comment, without the signature of an entry.
 pub(super) fn is_closed<R: Read + Seek>(
     reader: &mut R,
     zip: &ZipArchive<impl Read + Seek>,

@@ -7,7 +7,7 @@ use crate::time::Timestamp;
 
 /// A calendar day in UTC, such as the day on which a sample was first seen.
 ///
-/// `Display` writes the service's format, such as `2024/02/29`. Parsing also accepts hyphens:
+/// `Display` uses the service's format, for example `2024/02/29`. Parsing also accepts hyphens:
 /// `2024-02-29`.
 ///
 /// ```
