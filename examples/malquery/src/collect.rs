@@ -751,7 +751,7 @@ impl Shown<'_> {
             ));
         }
         if report.is_empty {
-            note(format_args!("warning: the archive has no entries"));
+            note(format_args!("warning: the archive contains no files"));
         }
         if !report.unexpected.is_empty() {
             let count = report.unexpected.len();
