@@ -58,7 +58,7 @@ pub struct RuleError {
 
 /// The maximum number of characters to show before the position in the line.
 const MAX_BEFORE: usize = 60;
-/// The minimum number of characters to show from the position on, if the line is long enough.
+/// The minimum number of characters to show starting at the position, if the line is long enough.
 const MIN_AFTER: usize = 40;
 
 impl RuleError {
