@@ -77,7 +77,7 @@ impl Asked {
         }
         if self.no_label && stats.is_some() {
             note(format_args!(
-                "warning: the counts by label are meaningless, because --meta omits the label"
+                "warning: the counts by label are meaningless, because the label was not requested"
             ));
         }
     }

@@ -158,7 +158,7 @@ fn exchange(
     let (head, body) = send(transport, request)?;
     if head.status != status {
         return Err(format!(
-            "the service sent the status {status}, but `send` returned {}",
+            "the service sent status {status}, but `send` returned {}",
             head.status.as_u16()
         ));
     }

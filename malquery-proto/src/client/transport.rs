@@ -147,8 +147,10 @@ impl TransportError {
     }
 
     /// Creates an error for a request that the service may have received. For example, the
-    /// connection broke or timed out. Use this if in doubt. A request that may be billed, such as a
+    /// connection broke or timed out. Use this if in doubt. A [`Resend::Billed`] request, such as a
     /// hunt, is not retried.
+    ///
+    /// [`Resend::Billed`]: crate::endpoint::Resend::Billed
     pub fn unknown(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::Unknown,

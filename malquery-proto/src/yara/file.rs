@@ -326,7 +326,15 @@ impl RuleFile {
         }
         let modifiers = first..at;
         if !self.is(at, "rule") {
-            return Err(self.expected(at, "`rule`, `import` or `include`"));
+            // The lexer joins the word and its file name.
+            if self.is(at, "include") {
+                return Err(self.expected(at + 1, "the name of a file in quotes"));
+            }
+            let what = match modifiers.is_empty() {
+                true => "`rule`, `import` or `include`",
+                false => "`rule`",
+            };
+            return Err(self.expected(at, what));
         }
         let name = at + 1;
         if self.kind(name) != Some(Kind::Word) {

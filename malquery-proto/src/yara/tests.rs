@@ -244,6 +244,8 @@ fn what_yara_refuses_is_refused() {
         "rule a { condition: true".to_owned(),
         "rule a { strings: $a = \"abcd\" }".to_owned(),
         "import pe\nrule a { condition: true }".to_owned(),
+        "include a.yar\nrule a { condition: true }".to_owned(),
+        "private import \"pe\" rule a { condition: true }".to_owned(),
         "rule a { condition: true }\n\u{a0}".to_owned(),
         "private rule a { condition: b }\nrule b { condition: true }".to_owned(),
     ]);
