@@ -327,9 +327,9 @@ fn slashes(text: &[u8]) -> usize {
     other.unwrap_or(first.len())
 }
 
-/// Returns the length of a line break at the beginning of `text`, or 0 if there is none. The length
-/// includes a space or tab before the line break, and the indentation after it. The line break may
-/// be escaped as in JSON, and may follow the `=` of quoted-printable.
+/// Returns the length of a line break at the beginning of `text`, or 0 if `text` begins with
+/// anything else. The length includes a space or tab before the line break, and the indentation
+/// after it. The line break may be escaped as in JSON, and may follow the `=` of quoted-printable.
 fn line_break(text: &[u8]) -> usize {
     if !matches!(
         text.first(),

@@ -34,7 +34,7 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! If there is none, the last matching interaction answers if it has `repeat_last`.
+//! After that, the last matching interaction keeps answering if it has `repeat_last`.
 //! These parts of the request must match:
 //!
 //! - the **method**;
@@ -250,7 +250,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Opti
     T::deserialize(from).map(Some)
 }
 
-/// Like [`given`], but for an object.
+/// Reads an optional key that must contain an object. Does not treat `null` as missing.
 fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     object(from).map(Some)
 }

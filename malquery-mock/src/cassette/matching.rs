@@ -218,7 +218,8 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// Like [`stands_for_field`], but for a query. In `ids`, a recorded hash stands for the job id.
+/// Returns whether a recorded query parameter stands for the sent one. In `ids`, a recorded hash
+/// stands for the job id.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let (a, b) = (recorded.split(','), sent.split(','));
     let is_same = |(a, b)| a == b || pseudonym::is_id(b) && a == pseudonym::hashed(b);

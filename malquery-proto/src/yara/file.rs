@@ -207,8 +207,8 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Selects the public, non-global rule to which no rule refers, if there is exactly one. If
-    /// there is none, selects the last public, non-global rule. If there are several, selects none.
+    /// Selects the only public, non-global rule to which no rule refers. If other rules refer to
+    /// each of them, selects the last one. Otherwise, selects no rule.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())
