@@ -111,9 +111,9 @@ impl Commands<'_> {
         let is_limited = limit.is_some() || !list.is_empty();
         if !is_limited && !args.yes && !is_answerable() {
             return Err(Failure::refused(
-                "cannot ask for confirmation; without --limit, each sample found costs a download",
+                "cannot ask for confirmation; without --limit, all samples found are downloaded, and each costs a download",
             )
-            .hint("use --limit N, or --yes to download them all"));
+            .hint("use --limit N, or --yes to download all samples found"));
         }
         let _folder = Folder::make(&folder)?;
         let _lock = Lock::take(&path)?;
@@ -176,7 +176,7 @@ impl Commands<'_> {
         });
         let costs = costs.join(" and ");
         if args.no_check_quota {
-            note(format_args!("this costs {costs}"));
+            note(format_args!("cost: {costs}"));
         } else {
             let reply = self.client.quotas().map_err(|error| {
                 let failure = self.explain(error, None);
@@ -186,7 +186,7 @@ impl Commands<'_> {
             let word =
                 |left: Option<u64>| left.map_or_else(|| "unknown".into(), |left| left.to_string());
             note(format_args!(
-                "this costs {costs}; left this month: hunts {}, downloads {}",
+                "cost: {costs}; left this month: hunts {}, downloads {}",
                 word(left[0]),
                 word(left[1])
             ));
@@ -756,7 +756,7 @@ impl Shown<'_> {
         if !report.unexpected.is_empty() {
             let count = report.unexpected.len();
             note(format_args!(
-                "warning: archive entries that were not requested and are not extracted: {count}"
+                "warning: samples in the archive that were not requested: {count}; they are not extracted"
             ));
         }
         for sample in &report.missing {

@@ -38,6 +38,11 @@ impl State {
         })
     }
 
+    /// Returns whether the file contains the state of this command's job.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.is_written || !self.is_own
+    }
+
     /// Removes the file, because there is no job to resume. Does nothing unless `is_own` is set and
     /// this command wrote the file.
     pub(crate) fn forget(self) {
@@ -93,7 +98,7 @@ impl Lock {
                 let file = open_lock(&path).map_err(|error| match error.kind() {
                     ErrorKind::NotFound => no_folder(of),
                     _ => refuse(&format!(
-                        "cannot use its lock file {}: {error}",
+                        "cannot use the lock file {}: {error}",
                         path.display()
                     )),
                 })?;
@@ -111,7 +116,7 @@ impl Lock {
                     Err(TryLockError::Error(error)) => return Err(refuse(&error)),
                 }
             }
-            Err(refuse(&"its lock file keeps changing; try again"))
+            Err(refuse(&"the lock file keeps changing; try again"))
         };
         let ((file, path), scratch) =
             Scratch::make(|| take().map(|file| (file, path.clone())), |made| &made.1)?;
@@ -145,7 +150,9 @@ fn open_lock(path: &Path) -> io::Result<File> {
     // Opening a link or a socket fails with an unclear error, so check the type even then.
     let found = path.symlink_metadata();
     if found.is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::other("it is not a regular file; remove it"));
+        return Err(io::Error::other(
+            "it is not a regular file; remove the lock file",
+        ));
     }
     file
 }

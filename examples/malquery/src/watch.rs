@@ -97,7 +97,6 @@ impl Watch {
         }
         self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
-        self.hint(resume_hint, flow.id().is_some(), under_way);
         let submitting = progress.step == Step::Send && under_way;
         if submitting {
             interrupt::submitting(true);
@@ -105,6 +104,7 @@ impl Watch {
         self.show(progress, flow.id());
         // The state on disk must record a submission before it is sent.
         let kept = self.keep(stored);
+        self.hint(resume_hint, flow.id().is_some(), under_way);
         if !submitting {
             interrupt::submitting(false);
         }
@@ -131,7 +131,7 @@ impl Watch {
             self.pulse = progress.elapsed;
             let elapsed = written(Duration::from_secs(progress.elapsed.as_secs()));
             note(format_args!(
-                "waiting for {id}: {elapsed}, {status}, polls: {polls}"
+                "waiting for {id}: {status} after {elapsed}, polls: {polls}"
             ));
         }
     }
@@ -153,7 +153,8 @@ impl Watch {
 
     /// Sets the hint to show after an interruption or an error.
     pub(crate) fn hint(&mut self, resume_hint: Option<String>, submitted: bool, under_way: bool) {
-        let resume = self.state.as_ref().map(|state| {
+        let saved = self.state.as_ref().filter(|state| state.is_saved());
+        let resume = saved.map(|state| {
             let nothing = if submitted || under_way || resume_hint.is_some() {
                 ""
             } else {
@@ -177,7 +178,7 @@ impl Watch {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
                 let parts: Vec<_> = unknown.into_iter().chain(resume_hint.clone()).collect();
-                (!parts.is_empty()).then(|| parts.join("; "))
+                (!parts.is_empty()).then(|| parts.join("; then "))
             }
         };
         self.resume_hint = resume_hint;

@@ -22,7 +22,7 @@ fn collect_does_the_whole_job() {
     );
     assert_eq!(fs::read(Path::new(&target).join(HELLO)).unwrap(), b"hello");
     assert_eq!(server.count("POST /malquery"), 2);
-    run.says("this costs a download per sample found");
+    run.says("cost: a download per sample found");
     run.says("samples to download: 1");
 }
 
@@ -159,14 +159,14 @@ fn a_list_is_looked_up_before_paying() {
     let server = Server::with_answers([known].into_iter().chain(archive));
     let run = server.run(&format!("{COLLECT} --from {list} --output-dir {target}"));
     assert_eq!(run.json()["samples"], json!([HELLO]));
-    run.says("this costs 1 download\n");
+    run.says("cost: 1 download\n");
     run.says(&format!("not in MalQuery: {A}\n"));
     assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
     // If no sample is in MalQuery, nothing is paid for.
     let server = Server::with_answers([answer(200, json!({"meta": {}, "resources": []}))]);
     let run = server.run(&format!("collect {A} --output-dir {target} --force"));
     assert_eq!(run.json()["samples"], json!([]));
-    run.says("in MalQuery: 0 of 1\n").omits("this costs");
+    run.says("in MalQuery: 0 of 1\n").omits("cost: ");
     assert_eq!(server.count("quotas") + server.count("POST /malquery"), 0);
 }
 

@@ -85,6 +85,20 @@ fn the_rest_of_the_quota_is_offered() {
 }
 
 #[test]
+fn a_state_that_was_never_written_is_not_offered() {
+    let out = folder();
+    let [target, state] = ["out", "state"].map(|name| in_folder(&out, name));
+    let known = json!({"resources": [{"sha256": A}, {"sha256": HELLO}]});
+    let server = Server::with_answers([answer(200, known), quotas(9, 1), quotas(9, 1)]);
+    let line = format!("collect {A} {HELLO} --state {state} --output-dir {target}");
+    let run = server.run(&line);
+    let error = run.error(5);
+    assert!(error.contains("the job was not submitted"), "{error}");
+    run.omits("continue with");
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
 fn collect_says_what_it_will_spend() {
     let out = folder();
     let target = in_folder(&out, "out");
@@ -92,14 +106,12 @@ fn collect_says_what_it_will_spend() {
         "collect --rule {RULE} --limit 3 --output-dir {target}"
     ));
     run.json();
-    run.says(
-        "this costs 1 hunt and at most 3 downloads; left this month: hunts 100, downloads 50\n",
-    );
+    run.says("cost: 1 hunt and at most 3 downloads; left this month: hunts 100, downloads 50\n");
     let run = demo(&format!(
         "collect {A} --output-dir {target} --force --no-check-quota"
     ));
     run.json();
-    run.says("this costs 1 download\n");
+    run.says("cost: 1 download\n");
     // An exhausted quota is detected before the search.
     let server = Server::with_answers([quotas(9, 0)]);
     let run = server.run(&format!(
