@@ -68,7 +68,7 @@ impl<R: Read> Read for Gzip<R> {
         self.decoded += count as u64;
         let encoded = u64::MAX - self.decoder.get_ref().limit();
         if self.decoded > encoded.saturating_mul(MAX_RATIO).max(ANY_RATIO) {
-            let error = "the reply expands like a gzip bomb, so reading was stopped";
+            let error = "the body looks like a gzip bomb, so it was not read to the end";
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
         Ok(count)

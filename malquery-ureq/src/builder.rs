@@ -66,9 +66,9 @@ impl Builder {
         self
     }
 
-    /// Limits each wait for bytes of the reply to a fuzzy search, which arrives only when the
-    /// search is done. If [`reply_timeout`](Self::reply_timeout) is longer, it applies instead.
-    /// The default is 180 s.
+    /// Limits each wait for bytes of the reply to a fuzzy search. The reply arrives only when the
+    /// search is done. If [`reply_timeout`](Self::reply_timeout) is longer, it applies instead. The
+    /// default is 180 s.
     pub fn search_timeout(mut self, timeout: Duration) -> Self {
         self.search_timeout = bounded(timeout);
         self
@@ -87,7 +87,7 @@ impl Builder {
     ///
     /// By default, the proxy comes from the first of the environment variables `https_proxy`,
     /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy`,
-    /// or in `NO_PROXY` if `no_proxy` is unset or empty, are then reached without it.
+    /// or in `NO_PROXY` if `no_proxy` is unset or empty, are then reached directly.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Some(url.into()));
         self
@@ -108,9 +108,9 @@ impl Builder {
     /// Adds a header to every request, for example for a gateway. If a name is added twice, the
     /// last value applies. The value is marked as sensitive, and errors do not show it.
     ///
-    /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`,
-    /// `Range`, and any whose name begins with `Accept`, `Content-`, `If-` or `Proxy-`. Headers
-    /// that a request already has are not replaced.
+    /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`
+    /// and `Range`, and any header whose name begins with `Accept`, `Content-`, `If-` or `Proxy-`.
+    /// Headers that a request already has are not replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -307,8 +307,7 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAAAA\n",
         ] {
             let error = refused(Builder::default().root_certificates(pem)).to_string();
-            let says =
-                "the root certificates cannot be used; provide X.509 certificates in PEM format";
+            let says = "the root certificates cannot be loaded as X.509 certificates in PEM format";
             assert_eq!(error, says);
         }
         let error = refused(Builder::default().root_certificate_file("/no/such.pem"));
@@ -318,7 +317,7 @@ mod tests {
             let error = refused(Builder::default().root_certificate_file("/dev/zero"));
             assert!(format!("{error:?}").ends_with(": the file is larger than 16 MiB"));
         }
-        let says = "the root certificates in /no/such.pem cannot be used; provide X.509";
+        let says = "the root certificates in /no/such.pem cannot be loaded as X.509 certificates";
         assert!(shown.starts_with(says), "{shown}");
     }
 

@@ -37,17 +37,17 @@
 //! |---|---|---|
 //! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
 //! | [`Builder::reply_timeout`] | 60 s | each wait to send or receive bytes; the whole head of a reply must arrive within 1.25 times this limit |
-//! | [`Builder::search_timeout`] | 180 s | the reply to a fuzzy search, like the reply timeout; the longer of the two applies |
+//! | [`Builder::search_timeout`] | 180 s | each wait for bytes of the reply to a fuzzy search; the longer of this limit and the reply timeout applies |
 //! | [`Builder::total_timeout`] | none | each request, including the whole body of its reply |
-//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call with all its attempts and pauses, without the body of a download |
+//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call, including all its attempts and pauses; for a download, only when an attempt may start |
 //! | [`Client::timeout`] | none | each call, and each wait for a job |
 //! | [`Job::timeout`](client::Job::timeout) | the client's timeout | the wait for this job; it replaces [`Client::timeout`] |
 //! | [`Client::deadline`] | none | all calls, and all waits for jobs |
 //!
 //! **The earliest limit wins.** No limit extends another, except where the table says so. The
 //! transport receives the remaining time of a limited call as [`TimeLeft`](client::TimeLeft), which
-//! limits every phase of a request: a server or proxy that sends a byte every so often gains no
-//! time. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
+//! limits every phase of a request: a server or proxy cannot extend it by sending a byte every so
+//! often. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
@@ -63,21 +63,23 @@
 //!
 //! # Behavior
 //!
-//! - **Every status is a reply**, and redirects are not followed. `malquery-proto` handles both.
+//! - **A reply with an error status is not an error**, and redirects are not followed.
+//!   `malquery-proto` handles both kinds of reply.
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
-//! - **A refusal by a proxy is not retried**, for example a 407 or 403, or its SOCKS equivalent.
-//!   Retrying a wrong password could lock the account.
+//! - **A refusal by a proxy is not retried.** Examples are a 407, a 403 and the equivalent SOCKS
+//!   replies. Retrying a wrong password could lock the account.
 //! - **Replies are not mixed up.** Fuzzy searches and requests that may be billed use a new
 //!   connection. The connections of token requests and of requests that may be billed are closed
 //!   after the reply. A connection that delivers unrequested bytes is not reused.
 //! - **If connecting fails, no request was sent**, so even a hunt may be retried.
 //! - **A broken connection is an error**, never the end of a body. Further reads fail too.
 //! - **JSON may be compressed with gzip**, and this crate decompresses it. Downloads are requested
-//!   uncompressed. If another crate enables ureq's feature `gzip`, ureq decompresses a download
+//!   uncompressed. If another crate enables ureq's `gzip` feature, ureq decompresses a download
 //!   that is compressed anyway; the SHA-256 of a sample is still verified.
-//! - **Logs contain no secrets**, with one exception: at level `trace`, the target `ureq_proto`
-//!   logs the raw bytes of requests and replies, with tokens and samples. Keep it at `debug`.
+//! - **Logs contain no secrets**, with one exception: at the `trace` level, the `ureq_proto` crate
+//!   logs the raw bytes of requests and replies, including tokens and samples. Keep the level of
+//!   this target at `debug`.
 //!
 //! The connector uses ureq's `unversioned` API, which may change in a minor version of ureq.
 

@@ -28,11 +28,11 @@ pub enum ConfigError {
     #[allow(missing_docs)]
     Header { name: String, reason: &'static str },
     /// The root certificates cannot be read or parsed, or none of them can be used.
-    #[error("{origin} cannot be used; provide X.509 certificates in PEM format")]
+    #[error("{origin} cannot be loaded as X.509 certificates in PEM format")]
     RootCertificates {
         /// A description of the certificates, with their file or environment variable, if any.
         origin: String,
-        /// The reason, unless there is no certificate at all.
+        /// The reason, or `None` if no certificate was found.
         #[source]
         error: Option<Source>,
     },
@@ -92,9 +92,9 @@ pub enum UreqErrorKind {
     NoTime,
     /// The DNS lookup of the host, or of an HTTP or HTTPS proxy, failed or took too long.
     Lookup,
-    /// Opening the connection failed for a reason without its own kind, or took too long.
+    /// Opening the connection took too long, or failed for a reason that no other kind covers.
     Connect,
-    /// The certificate was rejected. For example, it is not trusted or has expired.
+    /// The certificate was rejected, for example because it has expired or is not trusted.
     Certificate,
     /// TLS failed for another reason.
     Tls,
@@ -133,16 +133,16 @@ impl UreqError {
         let message = match error {
             ureq::Error::Timeout(_) => {
                 let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-                format!("the DNS lookup of {name} took too long; check the network")
+                format!("the DNS lookup of {name} took too long (check the network)")
             }
             _ if host.contains(PROXY) => {
                 format!(
-                    "the name of {host} could not be resolved; check the proxy URL and the network"
+                    "the name of {host} could not be resolved (check the proxy URL and the network)"
                 )
             }
             _ => format!(
-                "the name of {host} could not be resolved; check the cloud or base URL, the \
-                 network, and whether a proxy is needed"
+                "the name of {host} could not be resolved (check the cloud or base URL, the \
+                 network, and whether a proxy is needed)"
             ),
         };
         Self::new(Kind::Lookup, message, source(error))
@@ -161,7 +161,9 @@ impl UreqError {
             }
             (ureq::Error::Tls(_), _) | (_, Some(_)) => (
                 Kind::Tls,
-                format!("the TLS handshake with {host} failed; check that it supports https"),
+                format!(
+                    "the TLS handshake with {host} failed (check that the server supports https)"
+                ),
             ),
             _ => {
                 let in_time = match error {
@@ -173,7 +175,7 @@ impl UreqError {
                     false => "whether a proxy is needed",
                 };
                 let message = format!(
-                    "cannot connect to {host}{in_time}; check the network, the firewall, and {last}"
+                    "cannot connect to {host}{in_time} (check the network, the firewall, and {last})"
                 );
                 (Kind::Connect, message)
             }
@@ -183,16 +185,20 @@ impl UreqError {
 
     /// Describes a failure to connect through the proxy. No request was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // ureq reports a refusal by a SOCKS proxy with this kind or one of these messages.
+        // ureq reports a refusal by a SOCKS proxy with one of these messages.
         let status = match &error {
             ureq::Error::Timeout(_) => return Self::of_connect(host, error),
             ureq::Error::Io(error) if error.raw_os_error().is_some() => 502,
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => 407,
             error => match &*error.to_string() {
                 "io: no acceptable auth methods"
                 | "io: unknown auth method"
-                | "io: invalid password" => 407,
-                "io: connection not allowed by ruleset" => 403,
+                | "io: invalid password"
+                | "io: password authentication failed" => 407,
+                "io: connection not allowed by ruleset"
+                | "io: request rejected because SOCKS server cannot connect to identd on the client"
+                | "io: request rejected because the client program and identd report different user-ids" => {
+                    403
+                }
                 _ => 502,
             },
         };
@@ -207,12 +213,12 @@ impl UreqError {
         let (kind, why) = match status {
             407 => (
                 Kind::ProxyRefused,
-                "; the proxy requires a user name and password, or rejected the ones given; set them in the proxy URL",
+                ", which requires a user name and password, or rejected the ones given (set the correct ones in the proxy URL)",
             ),
-            408 | 425 | 429 | 500.. => (Kind::Proxy, "; check the proxy"),
+            408 | 425 | 429 | 500.. => (Kind::Proxy, " (check the proxy)"),
             _ => (
                 Kind::ProxyRefused,
-                ", which does not allow the connection; ask its administrator, or connect without the proxy",
+                ", which does not allow the connection (ask its administrator, or connect without the proxy)",
             ),
         };
         let source = format!("the proxy replied with status {status}");
@@ -237,7 +243,7 @@ impl UreqError {
                 Kind::Refused,
                 "the URL of the request is invalid".to_owned(),
             ),
-            ureq::Error::Timeout(_) => (Kind::Timeout, format!("no reply from {host} in time")),
+            ureq::Error::Timeout(_) => (Kind::Timeout, format!("{host} did not reply in time")),
             ureq::Error::LargeResponseHeader(..) => (
                 Kind::Broken,
                 format!("the head of the reply from {host} is too large"),
@@ -262,20 +268,20 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
                 true => "proxy",
                 false => "base",
             };
-            format!("the certificate is not valid for {host}; check the {url} URL")
+            format!("the certificate from {host} is for another name (check the {url} URL)")
         }
         Error::Expired
         | Error::ExpiredContext { .. }
         | Error::NotValidYet
         | Error::NotValidYetContext { .. } => {
             format!(
-                "the certificate of {host} has expired or is not valid yet; check the clock of \
-                 this machine"
+                "the certificate of {host} has expired or is not valid yet (check the clock of \
+                 this machine)"
             )
         }
         _ => format!(
-            "the certificate of {host} is not trusted; if a company proxy inspects TLS, add its \
-             root certificate (SSL_CERT_FILE or Builder::root_certificates)"
+            "the certificate of {host} is not trusted (if a company proxy inspects TLS, add its \
+             root certificate with SSL_CERT_FILE or Builder::root_certificates)"
         ),
     }
 }

@@ -130,7 +130,12 @@ fn a_fuzzy_search_may_take_longer() {
     let mut hunt = request(Method::POST, &server.url("/"));
     hunt.extensions_mut().insert(Hunt::ENDPOINT);
     let error = transport.send(hunt).unwrap_err();
-    check(&error, SendFailure::Unknown, "no reply from", "timed out");
+    check(
+        &error,
+        SendFailure::Unknown,
+        "did not reply in time",
+        "timed out",
+    );
 }
 
 /// Any limit ends a phase that would take hours.

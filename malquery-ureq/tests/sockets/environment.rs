@@ -186,10 +186,10 @@ fn hosts_without_a_proxy_and_their_roots() {
         "{said}"
     );
     let said = run(&[("SSL_CERT_FILE", "no such file")]);
-    let says = "from the environment cannot be used: SSL_CERT_FILE=no such file cannot be used";
+    let says = "from the environment cannot be used: SSL_CERT_FILE=no such file cannot be loaded";
     assert!(said.contains(says) && said.contains("os error 2"), "{said}");
     assert!(
-        said.contains("environment: SSL_CERT_FILE=no such file cannot be used"),
+        said.contains("environment: SSL_CERT_FILE=no such file cannot be loaded"),
         "{said}"
     );
 }

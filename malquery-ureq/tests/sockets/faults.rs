@@ -18,7 +18,7 @@ fn a_refused_connection() {
     let error = patient()
         .send(get(&format!("http://127.0.0.1:{port}/")))
         .unwrap_err();
-    let says = format!("cannot connect to 127.0.0.1:{port}; check the network");
+    let says = format!("cannot connect to 127.0.0.1:{port} (check the network");
     check(&error, SendFailure::NotSent, &says, "refused");
 }
 
@@ -30,11 +30,11 @@ fn a_name_that_does_not_exist() {
     for (builder, says) in [
         (
             builder,
-            "the name of no-such-host.invalid:443 could not be resolved; check the cloud or base URL",
+            "the name of no-such-host.invalid:443 could not be resolved (check the cloud or base URL",
         ),
         (
             proxy,
-            "the name of the proxy no-such-proxy.invalid:3128 could not be resolved; check the proxy URL",
+            "the name of the proxy no-such-proxy.invalid:3128 could not be resolved (check the proxy URL",
         ),
     ] {
         let request = get("https://no-such-host.invalid/");
@@ -111,7 +111,7 @@ fn a_head_that_stalls() {
         let start = Instant::now();
         let error = impatient().send(get(&server.url("/"))).unwrap_err();
         assert!(start.elapsed() < NO_HANG);
-        let says = format!("no reply from 127.0.0.1:{} in time", server.port);
+        let says = format!("127.0.0.1:{} did not reply in time", server.port);
         check(&error, SendFailure::Unknown, &says, "timed out");
     }
 }
@@ -125,7 +125,7 @@ fn a_head_that_trickles() {
     let start = Instant::now();
     let error = impatient().send(get(&server.url("/"))).unwrap_err();
     assert!(start.elapsed() < NO_HANG);
-    let says = format!("no reply from 127.0.0.1:{} in time", server.port);
+    let says = format!("127.0.0.1:{} did not reply in time", server.port);
     check(&error, SendFailure::Unknown, &says, "timed out");
 }
 

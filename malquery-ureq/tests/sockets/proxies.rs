@@ -106,37 +106,37 @@ fn a_proxy_that_does_not_connect() {
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n",
             SendFailure::CannotSend,
-            "rejected the ones given; set them in the proxy URL",
+            "rejected the ones given (set the correct ones in the proxy URL)",
             "status 407",
         ),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n",
             SendFailure::CannotSend,
-            "which does not allow the connection; ask its administrator",
+            "which does not allow the connection (ask its administrator",
             "status 403",
         ),
         (
             "HTTP/1.1 403 Forbidden\r\n\r\n",
             SendFailure::CannotSend,
-            "which does not allow the connection; ask its administrator",
+            "which does not allow the connection (ask its administrator",
             "status 403",
         ),
         (
             "HTTP/1.1 502 Bad Gateway\r\n\r\n",
             SendFailure::NotSent,
-            "; check the proxy",
+            " (check the proxy)",
             "status 502",
         ),
         (
             "HTTP/1.1 429 Too Many Requests\r\n\r\n",
             SendFailure::NotSent,
-            "; check the proxy",
+            " (check the proxy)",
             "status 429",
         ),
         (
             "220 mail.example ESMTP\r\n\r\n",
             SendFailure::NotSent,
-            "; check the proxy",
+            " (check the proxy)",
             "invalid HTTP reply",
         ),
     ] {
@@ -208,7 +208,10 @@ fn a_proxy_gets_a_wrong_password_once() {
             .quotas()
             .unwrap_err();
         let shown = format!("{error:?}");
-        assert!(shown.contains("set them in the proxy URL"), "{shown}");
+        assert!(
+            shown.contains("set the correct ones in the proxy URL"),
+            "{shown}"
+        );
         assert!(!shown.contains("p4ssw0rd"), "{shown}");
         assert_eq!(server.connections(), 1);
     }
@@ -216,30 +219,59 @@ fn a_proxy_gets_a_wrong_password_once() {
 
 #[test]
 fn a_socks_proxy_that_refuses() {
-    let (login, forbidden) = ("set them in the proxy URL", "does not allow the connection");
-    for (user, answer, failure, says, source) in [
+    let (login, forbidden) = (
+        "set the correct ones in the proxy URL",
+        "does not allow the connection",
+    );
+    for (url, answer, failure, says, source) in [
         (
-            "",
+            "socks5h://",
             &[5, 255][..],
             SendFailure::CannotSend,
             login,
             "auth methods",
         ),
-        ("", &[5, 2], SendFailure::CannotSend, login, "auth method"),
-        ("user@", &[5, 2], SendFailure::CannotSend, login, "password"),
         (
-            "",
+            "socks5h://",
+            &[5, 2],
+            SendFailure::CannotSend,
+            login,
+            "auth method",
+        ),
+        (
+            "socks5h://user@",
+            &[5, 2],
+            SendFailure::CannotSend,
+            login,
+            "password",
+        ),
+        (
+            "socks5h://",
             &[5, 0, 5, 2],
             SendFailure::CannotSend,
             forbidden,
             "ruleset",
         ),
         (
-            "",
+            "socks5h://",
             &[5, 0, 5, 1],
             SendFailure::NotSent,
-            "; check the proxy",
+            " (check the proxy)",
             "general",
+        ),
+        (
+            "socks4a://",
+            &[0, 92, 0, 0, 0, 0, 0, 0],
+            SendFailure::CannotSend,
+            forbidden,
+            "identd",
+        ),
+        (
+            "socks4a://",
+            &[0, 93, 0, 0, 0, 0, 0, 0],
+            SendFailure::CannotSend,
+            forbidden,
+            "identd",
         ),
     ] {
         let server = Server::raw(move |mut stream| {
@@ -247,7 +279,7 @@ fn a_socks_proxy_that_refuses() {
             hang();
         });
         let transport = builder()
-            .proxy(format!("socks5h://{user}127.0.0.1:{}", server.port))
+            .proxy(format!("{url}127.0.0.1:{}", server.port))
             .build()
             .unwrap();
         let error = transport

@@ -62,7 +62,7 @@ fn a_wrong_name_or_time_is_not_trusted() {
     check(
         &error,
         SendFailure::CannotSend,
-        "the certificate is not valid for 127.0.0.1:",
+        "the certificate from 127.0.0.1:",
         "not valid for name",
     );
     let proxy = format!("https://127.0.0.1:{}", server.port);
@@ -73,7 +73,7 @@ fn a_wrong_name_or_time_is_not_trusted() {
         .send(get("https://api.example.test/"))
         .unwrap_err();
     let says = format!(
-        "the certificate is not valid for the proxy 127.0.0.1:{}; check the proxy URL",
+        "the certificate from the proxy 127.0.0.1:{} is for another name (check the proxy URL)",
         server.port
     );
     check(&error, SendFailure::CannotSend, &says, "not valid for name");
@@ -143,7 +143,7 @@ fn a_connection_with_tls_that_ends_or_stalls() {
     check(
         &error,
         SendFailure::Unknown,
-        "no reply from 127.0.0.1:",
+        "did not reply in time",
         "timed out",
     );
 
