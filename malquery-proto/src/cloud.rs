@@ -101,7 +101,9 @@ impl FromStr for Cloud {
             .ok_or_else(|| {
                 ParseError::new(
                     "a cloud",
-                    format!("{text:?} is not us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"),
+                    format!(
+                        "{text:?} is unknown; use us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"
+                    ),
                 )
             })
     }
@@ -174,7 +176,7 @@ impl TryFrom<Url> for BaseUrl {
         let refuse = |why: &'static str| Err(ParseError::new(WHAT, why));
         if url.host().is_none() || !matches!(url.scheme(), "https" | "http") {
             return refuse(
-                "it must start with https://, or http:// for a loopback address, followed by a host",
+                "it must start with https:// and a host, or with http:// and a loopback address",
             );
         }
         if url.scheme() == "http" && !is_loopback(&url) {

@@ -103,7 +103,7 @@ impl Cost {
     }
 }
 
-/// A permission of an API client. The Falcon console shows it as "MalQuery: Read" or
+/// A permission granted to an API client. The Falcon console shows it as "MalQuery: Read" or
 /// "MalQuery: Write".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -125,7 +125,7 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resend {
-    /// The request may be sent again: a failed request is not known to cost quota.
+    /// The request may be sent again: as far as is known, a failed request costs no quota.
     Safe,
     /// The request may cost quota. It is retried only if it provably never reached the service, or
     /// if the reply is a 401 or a rate limit (429).

@@ -52,13 +52,13 @@ impl ResponseError {
 
 /// A 2xx reply whose body cannot be used, for example because it is not valid JSON.
 #[derive(Clone, thiserror::Error)]
-#[error("the reply to {operation} ({status}) cannot be used: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
     operation: &'static str,
     status: StatusCode,
     trace_id: Option<String>,
     why: String,
-    body: String,
+    /// The beginning of the body. `None` if it must not be shown, because it may contain a token.
+    body: Option<String>,
     billed: bool,
     reqid: Option<RequestId>,
     pub(crate) fault: Fault,
@@ -99,6 +99,25 @@ pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     }
 }
 
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operation, status, why) = (self.operation, self.status, &self.why);
+        write!(
+            f,
+            "the reply to {operation} ({status}) cannot be used: {why}; the body "
+        )?;
+        match self.body.as_deref() {
+            None => f.write_str("is not shown, because it may contain a token")?,
+            Some("") => f.write_str("is empty")?,
+            Some(body) => write!(f, "begins with {body:?}")?,
+        }
+        if self.billed {
+            f.write_str("; the request was sent, and may have been billed")?;
+        }
+        IdNote(self.request_id()).fmt(f)
+    }
+}
+
 impl DecodeError {
     pub(crate) fn new(
         fault: Fault,
@@ -113,7 +132,7 @@ impl DecodeError {
             status: head.status,
             trace_id: head.trace_id().map(Into::into),
             why: why.to_string(),
-            body: excerpt(body, 200),
+            body: Some(excerpt(body, 200)),
             billed,
             reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
             fault,
@@ -121,8 +140,8 @@ impl DecodeError {
     }
 
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
-        let texts = [&mut self.body, &mut self.why];
-        for text in texts.into_iter().chain(&mut self.trace_id) {
+        let texts = self.body.iter_mut().chain(&mut self.trace_id);
+        for text in texts.chain([&mut self.why]) {
             mask(text, needles);
         }
         self
@@ -145,7 +164,7 @@ impl DecodeError {
         why: impl fmt::Display,
     ) -> Self {
         Self {
-            body: "[not shown]".into(),
+            body: None,
             ..Self::new(Fault::Damaged, endpoint, head, &[], why)
         }
     }
@@ -306,7 +325,7 @@ impl ApiError {
         self.kind
     }
 
-    /// Returns the errors in the body that have a message or a code. Empty if the body is not in
+    /// Returns those errors in the body that have a message or a code. Empty if the body is not in
     /// the service's format.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
@@ -364,14 +383,14 @@ impl ApiError {
             .as_deref()
             .and_then(|region| region.parse::<Cloud>().ok());
         if let (401, Some(region), Some(asked)) = (self.status.as_u16(), region, self.asked) {
-            return Some(format!("the reply names the cloud {region}, but the request was sent to {asked}: set FALCON_CLOUD={region}, or select that cloud").into());
+            return Some(format!("the request was sent to {asked}, but the reply names the cloud {region}: set FALCON_CLOUD={region}, or select that cloud").into());
         }
         Some(match (self.status.as_u16(), self.scope) {
             (400 | 401, None) => "check the client id, the secret and the cloud; credentials for a government cloud work only in that cloud".into(),
             (401, Some(_)) => "the token has expired or was revoked, or the account belongs to another cloud (set FALCON_CLOUD)".into(),
             (403, None) if said("customer id") => "check the member CID".into(),
             (403, None) => "your IP address is probably not on the API client's allowlist".into(),
-            (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on its allowlist, or the member CID is wrong").into(),
+            (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on the client's allowlist, or the member CID is wrong").into(),
             (300..=399, None) => match region {
                 Some(region) => {
                     format!("the account probably belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
@@ -381,7 +400,7 @@ impl ApiError {
             (300..=399, _) => "check the base URL, and any gateway or proxy; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
             _ if said("not find sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
-            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is exhausted; the quotas operation reports when it is renewed".into(),
+            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is exhausted; use `quotas` to check when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
                 RetryAfter::After(time) => match time.as_millis().div_ceil(1000) {
@@ -596,15 +615,17 @@ mod tests {
             (error.status().as_u16(), error.trace_id()),
             (200, Some("trace-1"))
         );
-        let shown =
-            "the reply to PostMalQueryHuntV1 (200 OK) cannot be used: odd; the body begins with";
+        let shown = "the reply to PostMalQueryHuntV1 (200 OK) cannot be used: odd; the body";
         let billed = "; the request was sent, and may have been billed";
-        assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
-        let secret = DecodeError::secret(&endpoint, head, "odd");
         assert_eq!(
-            secret.to_string(),
-            format!("{shown} \"[not shown]\"{billed}")
+            error.to_string(),
+            format!("{shown} begins with \"<html>\"{billed}")
         );
+        let secret = DecodeError::secret(&endpoint, head, "odd");
+        let hidden = "is not shown, because it may contain a token";
+        assert_eq!(secret.to_string(), format!("{shown} {hidden}{billed}"));
+        let empty = DecodeError::new(Fault::Damaged, &endpoint, head, b"", "odd");
+        assert_eq!(empty.to_string(), format!("{shown} is empty{billed}"));
     }
 
     #[test]

@@ -67,8 +67,8 @@
 //!   is exhausted, the call is not retried.
 //! - **Jobs.** The reply to a submission has `status: done` although the job has not finished; only
 //!   polls report the status of the job. Waiting for a job that fails returns an error.
-//! - **Downloads.** Bodies are streamed. The client checks the length if the reply declares one,
-//!   the SHA-256 of a sample, and the beginning and end of an archive.
+//! - **Downloads.** Bodies are streamed. The client checks the declared length, if any, the SHA-256
+//!   of a sample, and the beginning and end of an archive.
 //! - **All steps in one call.** `Client::collect` runs a search or a hunt, downloads the samples
 //!   that it finds, and verifies them. It can resume after an error or a restart.
 //! - **Secrets.** They are hidden in `Debug` output, omitted from stored state, wiped from memory

@@ -105,7 +105,7 @@ impl Needles {
         self.find_in(text.as_bytes())
     }
 
-    /// Like [`find`](Self::find), for bytes that may not be valid UTF-8.
+    /// Like [`find`](Self::find), but for bytes that are not necessarily valid UTF-8.
     pub fn find_in(&self, bytes: &[u8]) -> Option<Range<usize>> {
         self.find_from(bytes, 0)
     }

@@ -116,7 +116,8 @@ pub trait JsonOperation: Operation {
     /// [`PlainMeta`]: crate::types::PlainMeta
     type Meta: ReplyMeta;
     /// The type of a result, such as [`Sample`](crate::types::Sample), or
-    /// [`Json`](crate::types::Json) for any JSON value. Other crates cannot add types.
+    /// [`Json`](crate::types::Json) for any JSON value. Other crates cannot define their own result
+    /// types.
     type Resource: Item;
 
     /// Fails, with the reason, if the reply does not seem to belong to this request.

@@ -113,8 +113,8 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit reported in the headers of a reply. All API clients of an account together may
-/// send 6,000 requests per minute.
+/// The rate limit reported in the headers of a reply. Together, the API clients of an account may
+/// send up to 6,000 requests per minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
@@ -132,7 +132,7 @@ pub struct RateLimit {
 pub enum RetryAfter {
     /// An absolute time, used only if the reply has no valid `Date` header to compare it with.
     At(Timestamp),
-    /// A duration from the arrival of the reply.
+    /// A delay after the arrival of the reply.
     After(Duration),
 }
 

@@ -10,7 +10,7 @@ use crate::cloud::BaseUrl;
 use crate::debug::debug_with_sources;
 use crate::endpoint::Endpoint;
 
-/// The limit for the length of a URL in bytes. A URL must be shorter than this.
+/// The limit on the length of a URL, in bytes. A URL must be shorter than this limit.
 pub const MAX_URL: usize = 8_000;
 
 /// A request extension that requires a new connection. The connection of an earlier attempt
@@ -34,7 +34,7 @@ pub enum BuildError {
     /// The limit is zero.
     #[error("the limit is 0; set it to at least 1")]
     ZeroLimit,
-    /// The limit is greater than 2,147,483,647, the maximum that the service accepts.
+    /// The limit is greater than 2,147,483,647, the maximum of an `i32`.
     #[error("a limit of {0} is too large; the maximum is 2147483647")]
     LimitTooLarge(u32),
     /// The minimum of a range is greater than its maximum.
@@ -53,11 +53,11 @@ pub enum BuildError {
     EmptyCredential(&'static str),
     /// The client's token was obtained elsewhere, so it is not valid for a Flight Control child.
     #[error(
-        "a token obtained elsewhere is valid only for its own customer; use credentials to act for a Flight Control child"
+        "a token obtained elsewhere is valid only for the customer that it was issued to; use credentials to act for a Flight Control child"
     )]
     NoChildToken,
-    /// The options conflict or include a reserved name, or HTTP or JSON cannot represent part of
-    /// the request.
+    /// The options conflict or include a reserved name, or part of the request cannot be
+    /// represented in HTTP or JSON.
     #[error("the request cannot be encoded: {0}")]
     Malformed(String),
 }

@@ -14,8 +14,8 @@ use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
 /// Checks the bytes of a download as they arrive, in chunks of any size.
 ///
-/// The check does not keep the body. It buffers only the first 2 KiB and, for an archive, up to
-/// about 128 KiB at the end.
+/// The check does not keep the body. It buffers only the first 2 KiB and, for an archive, about the
+/// last 128 KiB at most.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -86,7 +86,7 @@ pub enum StreamError {
     #[allow(missing_docs)]
     TooLarge { cap: u64 },
     /// The SHA-256 of the body is not the expected one.
-    #[error("the body has the SHA-256 {received}, but {expected} was expected{instead}")]
+    #[error("the body has the SHA-256 {received} instead of {expected}{instead}")]
     #[allow(missing_docs)]
     WrongHash {
         received: Sha256,
@@ -97,7 +97,7 @@ pub enum StreamError {
     #[error("the body is not a zip archive{instead}")]
     #[allow(missing_docs)]
     NotZip { instead: Box<Instead> },
-    /// The zip archive has no valid end.
+    /// The zip archive does not end with a valid end record.
     #[error("the zip archive has no valid end: it was truncated, or bytes were appended")]
     CutZip,
     /// The transport failed before the end of the body.
@@ -113,7 +113,8 @@ pub enum StreamError {
 /// A description of the body that arrived instead of the requested file.
 ///
 /// The body may be a gateway's web page, an error with a 2xx status, or another kind of archive.
-/// `Display` completes the message of a [`StreamError`], and is empty if nothing is known.
+/// `Display` completes the message of a [`StreamError`]. It writes nothing if nothing is known
+/// about the body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instead {
     what: Option<Box<str>>,
@@ -213,8 +214,8 @@ impl StreamCheck {
         }
     }
 
-    /// Creates a check for the body of the reply with this head. It requires the declared length,
-    /// if there is one, and rejects a content encoding other than `identity`.
+    /// Creates a check for a reply with this head. The check requires the declared length, if there
+    /// is one, and rejects a content encoding other than `identity`.
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
@@ -263,8 +264,9 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has an unexpected content encoding, is too long, or does not begin like a
-    /// zip archive if one is required (checked after 2 KiB). Do not use the check after an error.
+    /// Fails if the body has an unexpected content encoding or is too long. If a zip archive is
+    /// required, also fails after 2 KiB if the body does not begin like one. Do not use the check
+    /// after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -311,8 +313,8 @@ impl StreamCheck {
     /// Finishes the check, and returns the size and hash of the body.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or an unexpected content encoding, or
-    /// does not begin and end like the required zip archive.
+    /// Fails if the body is too short, has the wrong hash, or has an unexpected content encoding.
+    /// If a zip archive is required, also fails if the body does not both begin and end like one.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -669,7 +669,7 @@ fn strong_encryption_is_named() {
     assert_eq!((report.found.len(), report.damaged.len()), (3, 1));
     let error = &report.damaged[0].error;
     assert!(matches!(error, ArchiveError::Unsupported(_)), "{error:?}");
-    assert!(chain(error).ends_with(": it uses PKWARE's strong encryption"));
+    assert!(chain(error).ends_with(": the entry uses PKWARE's strong encryption"));
 }
 
 #[test]

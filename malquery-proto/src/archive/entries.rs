@@ -207,7 +207,7 @@ impl<R: Read> Entry<'_, R> {
             if count == 0 && self.bytes != self.info.size {
                 let (bytes, size) = (self.bytes, self.info.size);
                 return Err(ArchiveError::Damaged(
-                    format!("it ended after {bytes} of {size} bytes").into(),
+                    format!("the entry ended after {bytes} of {size} bytes").into(),
                 ));
             }
             Ok(count)

@@ -3,7 +3,7 @@ use super::report::{ArchiveError, Limit};
 /// The unpacked size in bytes up to which any ratio is allowed.
 const RATIO_FLOOR: u64 = 1 << 20;
 
-/// The limits for reading an archive, which protect against zip bombs.
+/// Limits that protect the reader of an archive against zip bombs.
 ///
 /// ```
 /// use malquery_proto::archive::Limits;
@@ -20,7 +20,8 @@ pub struct Limits {
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
-    /// The maximum total unpacked size in bytes of the entries that are read. The default is 8 GiB.
+    /// The maximum total unpacked size of the entries that are read, in bytes. The default is 8
+    /// GiB.
     pub total_size: u64,
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// Entries that unpack to at most 1 MiB may have any ratio.

@@ -52,11 +52,11 @@
 //!
 //! # Performance
 //!
-//! Opening an archive reads its directory, and the header of each entry with a seek and a small
-//! read. Pass a `File` rather than a `BufReader`, which would read 8 KiB for each header. An
-//! ordinary entry uses less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB,
-//! and are not kept in memory. ZipCrypto entries are decrypted at about 100 MB per second. AES is
-//! about three times as fast, but takes up to a few milliseconds per entry to derive the key.
+//! Opening an archive reads its directory, and then seeks to the header of each entry and reads it.
+//! Pass a `File` rather than a `BufReader`, which would read 8 KiB for each header. An ordinary
+//! entry uses less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB, and are
+//! not kept in memory. ZipCrypto entries are decrypted at about 100 MB per second. AES is about
+//! three times as fast, but takes up to a few milliseconds per entry to derive the key.
 //!
 //! # Supported archives
 //!
@@ -210,10 +210,12 @@ impl<R: Read + Seek> Archive<R> {
             .get(number)
             .ok_or(ArchiveError::NoEntry(number))?;
         if info.beyond {
-            return Err(ArchiveError::Damaged("its packed size is too large".into()));
+            return Err(ArchiveError::Damaged(
+                "the packed size of the entry is too large".into(),
+            ));
         }
         if info.strong {
-            let why = "it uses PKWARE's strong encryption";
+            let why = "the entry uses PKWARE's strong encryption";
             return Err(ArchiveError::Unsupported(why.into()));
         }
         self.limits.check_entry(info.size, info.packed)?;

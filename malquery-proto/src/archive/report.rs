@@ -21,7 +21,7 @@ pub enum ArchiveError {
     #[error("the file is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory is missing or damaged.
-    #[error("the archive is truncated or damaged; download it again")]
+    #[error("the archive must be downloaded again, because it is truncated or damaged")]
     Broken(#[source] Source),
     /// The underlying reader failed.
     #[error("the archive could not be read")]
@@ -31,17 +31,19 @@ pub enum ArchiveError {
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries overlap, as in some zip bombs.
-    #[error("the archive has overlapping entries: it is damaged or a zip bomb, and was not read")]
+    #[error("the archive was not read, because its entries overlap; it is damaged or a zip bomb")]
     Overlap,
     /// The archive has no entry with this index.
     #[error("the archive has no entry with index {0}")]
     NoEntry(usize),
     /// The password is wrong, or the entry is damaged.
-    #[error("the password is wrong, or the entry is damaged; MalQuery's password is {PASSWORD:?}")]
+    #[error(
+        "the password is wrong, or the entry is damaged; MalQuery archives have the password {PASSWORD:?}"
+    )]
     WrongPassword,
     /// The entry is damaged or truncated, or the password is wrong: with ZipCrypto, about one in
     /// 256 wrong passwords is not detected when the entry is opened.
-    #[error("the entry is damaged, or the password is wrong")]
+    #[error("the password is wrong, or the entry is damaged")]
     Damaged(#[source] Source),
     /// The entry is compressed with an unsupported method. The value is the method number.
     #[error(
@@ -50,7 +52,9 @@ pub enum ArchiveError {
     )]
     UnsupportedMethod(u16),
     /// The entry uses another unsupported feature, such as PKWARE's strong encryption.
-    #[error("the entry is not supported; unpack the archive with another program, such as 7-Zip")]
+    #[error(
+        "the entry must be unpacked with another program, such as 7-Zip, because it is not supported"
+    )]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
     #[error("{} could not be written", path.display())]
@@ -176,7 +180,7 @@ impl fmt::Display for Limit {
             Self::Entries => "number of entries",
             Self::DirectorySize => "size of the directory",
             Self::EntrySize => "unpacked size of an entry",
-            Self::TotalSize => "unpacked size of all entries",
+            Self::TotalSize => "total unpacked size",
             Self::Ratio => "ratio of unpacked to packed size",
         })
     }
@@ -187,7 +191,7 @@ impl fmt::Display for Limit {
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
 
-/// The name of an entry, which may contain any bytes. **Do not use it as a path.**
+/// An entry's name, which may contain any bytes. **Do not use it as a path.**
 ///
 /// `Display` is safe for a terminal: it escapes backslashes, characters that are not printable and
 /// bytes that are not UTF-8, and truncates long names.
@@ -267,7 +271,7 @@ pub struct Found {
 pub struct Damaged {
     /// The zero-based index of the entry.
     pub entry: usize,
-    /// The name of the entry, which may contain the SHA-256 of the lost sample.
+    /// The entry's name, which may contain the SHA-256 of the lost sample.
     pub name: EntryName,
     /// The reason, which is serialized as a string.
     #[serde(serialize_with = "as_text")]
@@ -290,8 +294,8 @@ pub struct Report {
     /// be read.
     pub found: Vec<Found>,
     /// The expected samples that were not found, in the order in which they were set. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), the samples that entries are
-    /// named after count as expected. Always empty in [`ArchiveError::Stopped`].
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), a sample counts as expected if
+    /// an entry is named after it. Always empty in [`ArchiveError::Stopped`].
     pub missing: Vec<Sha256>,
     /// The samples in the archive that were not expected. Empty without `expect_samples`.
     pub unexpected: Vec<Found>,
@@ -342,7 +346,7 @@ impl Report {
     /// Returns a further reason why the report is not complete, or an empty string.
     fn hidden(&self) -> &'static str {
         if self.is_stopped {
-            "; reading stopped, so the other entries are unknown"
+            "; reading stopped, so the remaining entries are unknown"
         } else if self.is_expected {
             ""
         } else if self.is_empty {

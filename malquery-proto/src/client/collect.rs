@@ -63,7 +63,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 ///     let archive = OutputFile::create_new("samples.zip")?;
 ///     client.collect(&mut job, archive, |progress: &Progress<'_>| match store(progress.collect) {
 ///         Ok(()) => ControlFlow::Continue(()),
-///         Err(_) => ControlFlow::Break(()), // send nothing that is not stored
+///         Err(_) => ControlFlow::Break(()), // send nothing until the state is stored
 ///     })?
 /// };
 /// fs::remove_file("job.json")?;
@@ -124,8 +124,8 @@ pub struct Collected {
     pub search: Option<RequestId>,
     /// The results of the search. A stored [`Collect`] does not contain them.
     pub results: Vec<Sample>,
-    /// The errors that the service reported although the search and the multi-download succeeded.
-    /// A stored [`Collect`] does not contain them.
+    /// The errors that the service reported even though the search and the multi-download
+    /// succeeded. A stored [`Collect`] does not contain them.
     pub errors: Vec<ErrorItem>,
     /// The samples to download, without duplicates, up to the limit. Empty if none are known.
     pub found: Vec<Sha256>,
@@ -256,8 +256,8 @@ impl Collect {
         flow
     }
 
-    /// Sets a folder into which to extract the samples, as [`Archive::extract`] does. The folder
-    /// must exist. By default, samples are not extracted. **The samples are malware.**
+    /// Sets the folder into which [`Archive::extract`] extracts the samples. The folder must exist.
+    /// By default, samples are not extracted. **The samples are malware.**
     pub fn extract(mut self, folder: impl Into<PathBuf>) -> Self {
         self.extract = Some(folder.into());
         self
@@ -507,7 +507,7 @@ impl Client {
     /// samples are malware.** The folder is created if necessary.
     ///
     /// Costs the same as [`Client::collect`]. The state of the run is not stored: for a long job,
-    /// use [`Client::collect`] and store the state in the observer.
+    /// use [`Client::collect`] with an observer that stores the state.
     ///
     /// # Errors
     /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed. Once

@@ -112,7 +112,7 @@ impl Client {
                 }
                 Err(error) => {
                     let why = error.failure();
-                    log::debug!("{name}, request {attempts}: no complete reply in {took} ms");
+                    log::debug!("{name}, request {attempts}: no complete reply after {took} ms");
                     if why != SendFailure::CannotSend {
                         // Without a warning, the service would just seem slow during retries.
                         let reason = error.reason().to_string();
@@ -365,7 +365,7 @@ impl fmt::Display for BodyError {
             Some(Err(begins)) => {
                 write!(
                     f,
-                    "; it contains an incomplete or invalid request id that begins with {begins:?}"
+                    "; the part that arrived contains an incomplete or invalid request id, which begins with {begins:?}"
                 )
             }
             _ => Ok(()),

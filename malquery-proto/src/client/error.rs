@@ -28,7 +28,7 @@ use crate::types::RequestId;
 ///
 /// fn what_to_do(error: &Error) -> &'static str {
 ///     match error.flow() {
-///         Some(FlowError::OutcomeUnknown { .. }) => "check the quotas before you submit it again",
+///         Some(FlowError::OutcomeUnknown { .. }) => "check the quotas before you submit the job again",
 ///         Some(FlowError::QuotaShort { .. }) => "wait until next month",
 ///         _ if error.is_retryable() => "try again later",
 ///         _ => "fix the problem first",
@@ -270,8 +270,8 @@ impl Error {
         }
     }
 
-    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
-    /// the time at which the reply arrived.
+    /// Returns the time at which the service allows a retry, if the reply contains it. `now` is the
+    /// time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.flow()?.retry_at(now)
     }

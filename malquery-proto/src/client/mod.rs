@@ -114,7 +114,8 @@ impl fmt::Debug for Client {
 pub struct MetadataReply {
     /// The first reply, with the results and errors of all replies.
     pub reply: JsonReply<GetMetadata>,
-    /// The requested samples that no result names, usually because they are not in MalQuery.
+    /// The requested samples that do not appear in any result, usually because they are not in
+    /// MalQuery.
     pub missing: Vec<Sha256>,
 }
 
@@ -136,7 +137,7 @@ impl IntoIterator for MetadataReply {
 }
 
 impl Client {
-    /// Creates a client that sends requests over `transport` with the tokens of `auth`.
+    /// Creates a client that sends requests over `transport` and gets tokens from `auth`.
     pub fn new(
         transport: impl Transport + 'static,
         clock: impl Clock + 'static,
@@ -159,8 +160,9 @@ impl Client {
     /// Returns a client that acts for a Flight Control child.
     ///
     /// It has the same settings, credentials and transport, but a separate token and separate
-    /// pauses for rate limits. The child of a client with a [token that was obtained
-    /// elsewhere](Auth::with_token) cannot send requests: the token is not valid for the child.
+    /// pauses for rate limits. If this client uses a [token that was obtained
+    /// elsewhere](Auth::with_token), the new client cannot send requests, because the token is not
+    /// valid for the child.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let shared = Shared {
             transport: self.shared.transport.clone(),
@@ -204,9 +206,9 @@ impl Client {
     /// is `false`.
     ///
     /// The check calls [`GetQuotas`], which costs no quota. The job is not submitted if that call
-    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the use or the
-    /// limit in the reply is missing or not valid ([`FlowError::QuotaUnknown`]). The check is not a
-    /// guarantee: another client may use the quota before the job is submitted.
+    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the reply has
+    /// no valid count or limit ([`FlowError::QuotaUnknown`]). The check is not a guarantee: another
+    /// client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -350,7 +352,7 @@ impl Client {
         self.open(&GetSamples::new(id.clone()))
     }
 
-    /// Calls an operation with a JSON reply. See the operation for its cost.
+    /// Calls an operation whose reply is a JSON document. See the operation for its cost.
     ///
     /// # Errors
     /// Returns [`Error::Flow`] if the request is not valid, or if the call fails after the retries
@@ -554,8 +556,8 @@ impl Client {
         Ok(())
     }
 
-    /// Revokes the token, which clones share. The next call requests a new token. Does nothing if
-    /// there is no token, or if it was obtained elsewhere. Costs no quota.
+    /// Revokes the token that this client shares with its clones. The next call requests a new
+    /// token. Does nothing if there is no token, or if it was obtained elsewhere. Costs no quota.
     ///
     /// # Errors
     /// Fails if the token cannot be revoked. The client drops it anyway, and it expires on its own,

@@ -96,7 +96,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Returns the status that the last successful poll of the current job reported, if any.
+    /// Returns the status reported by the last successful poll of the current job, if any.
     pub fn status(&self) -> Option<&'a JobStatus> {
         self.job?.status()
     }
@@ -124,8 +124,8 @@ pub enum Step {
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
     /// Bytes of an archive were read, to verify or extract samples. `bytes` is the number so far,
-    /// at most the size of the archive (`total`). In the first step, `bytes` is 0, and a downloaded
-    /// archive already has its final name.
+    /// and `total` is the size of the archive. In the first `Verify` step, `bytes` is 0, and a
+    /// downloaded archive already has its final name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }

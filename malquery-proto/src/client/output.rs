@@ -9,7 +9,8 @@ use crate::atomic_file::{self, AtomicFile, folder};
 ///
 /// Until it is complete, the file has a temporary name in the target folder. On Unix, only its
 /// owner can read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete
-/// file. Create it before a download, so that nothing is billed if the file cannot be created.
+/// file. Create the `OutputFile` before a download, so that nothing is billed if the file cannot be
+/// created.
 ///
 /// ```
 /// # fn example(

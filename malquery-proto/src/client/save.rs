@@ -114,7 +114,8 @@ fn copy(
                 let end = io::ErrorKind::UnexpectedEof;
                 let received = download.received().ok_or(Error::Body(end.into()))?;
                 if received.bytes != bytes {
-                    let why = "the file would be incomplete: part of the download was already read";
+                    let why =
+                        "the file would be incomplete: part of the download has already been read";
                     output.explain(Err(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
                 }
                 return Ok(received);

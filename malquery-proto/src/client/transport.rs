@@ -21,17 +21,18 @@ use crate::time::Timestamp;
 ///   with the extension [`NewConnection`](crate::request::NewConnection). Do not reuse the
 ///   connection of a token request or of a `Billed` request.
 /// - Stream the body of the reply: [`Body::new`] accepts a reader. If the body is interrupted, the
-///   reader must return an error. (The client itself checks a body with a `content-length`.)
+///   reader must return an error. (If the reply has a `content-length`, the client itself checks
+///   that no bytes are missing.)
 /// - If you decode compressed bodies, remove `content-length` and `content-encoding` from the head.
 ///   Do not decode a 2xx reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has elapsed. A download may have no time limit, so
 ///   also limit the duration of each read.
-/// - If a compressed body expands to far too many bytes, the reader must return an error of the
-///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). If the status is 2xx, the client then
-///   gives up.
+/// - If a body becomes too large when it is decompressed, the reader must return an error of the
+///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). The client does not retry after this error
+///   in a 2xx reply.
 ///
-/// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
-/// if the time is limited. The conformance kit of `malquery-mock`
+/// Each request carries its [`Endpoint`](crate::endpoint::Endpoint) as an extension and, if its
+/// time is limited, its [`TimeLeft`]. The conformance kit of `malquery-mock`
 /// (`malquery_mock::conformance::check`) tests a transport against misbehaving servers.
 ///
 /// ```

@@ -47,7 +47,7 @@ fn every_name_and_alias_leads_to_its_cloud() {
     }
     assert_eq!(
         "us-9".parse::<Cloud>().unwrap_err().to_string(),
-        "not a cloud: \"us-9\" is not us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"
+        "not a cloud: \"us-9\" is unknown; use us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"
     );
     assert!("".parse::<Cloud>().is_err());
 }
@@ -90,7 +90,7 @@ fn base_urls_keep_a_prefix_and_nothing_else() {
     );
     assert_eq!(
         refused("ftp://host"),
-        "not a base URL: it must start with https://, or http:// for a loopback address, followed by a host"
+        "not a base URL: it must start with https:// and a host, or with http:// and a loopback address"
     );
     assert_eq!(
         refused("api.crowdstrike.com"),

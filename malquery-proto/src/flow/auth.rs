@@ -15,8 +15,9 @@ use crate::time::Timestamp;
 
 /// A session: its base URL and its token. Any number of flows can share it.
 ///
-/// With credentials, a flow requests a token when it needs one, and replaces a token that is about
-/// to expire. If several flows get a 401, one requests a new token while the others wait.
+/// If the session has credentials, a flow requests a token when it needs one, and replaces a token
+/// that is about to expire. If several flows get a 401, one requests a new token while the others
+/// wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -157,8 +158,8 @@ impl Auth {
         }
     }
 
-    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. The maximum
-    /// is a quarter of the token's lifetime.
+    /// Sets how long before expiry a token is renewed. The default is 120 seconds. The maximum is a
+    /// quarter of the token's lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
@@ -168,7 +169,7 @@ impl Auth {
     /// default is `true`.
     ///
     /// One redirect is followed, and only to the host of a commercial [`Cloud`]. Redirects from a
-    /// government cloud are not followed. A redirect from a custom base URL is followed too; set
+    /// government cloud are not followed. A redirect from a custom base URL is followed too; pass
     /// `false` if all requests must go to that URL.
     pub fn follow_region(mut self, follow: bool) -> Self {
         self.follow_region = follow;

@@ -38,8 +38,8 @@ pub struct CallFlow<'a, O> {
 macro_rules! constructors {
     ($flow:ident, $operation:ident) => {
         impl<'a, O: $operation> $flow<'a, O> {
-            /// Creates a flow with this policy. The seed randomizes the pauses; use a different one
-            /// for each flow that runs at the same time.
+            /// Creates a flow with this policy. The seed randomizes the pauses; flows that run at
+            /// the same time need different seeds.
             pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
                 let attempts = Attempts::new(policy, seed);
                 Self {

@@ -17,7 +17,8 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 ///
 /// A submitted job may have been billed, so its polls are retried more often than other calls:
 /// unless the [`RetryPolicy`] allows only one attempt, each poll may make five times as many
-/// attempts as another call, and wait out a rate limit as long as its time limit allows.
+/// attempts as any other call, and may wait out a rate limit for as long as the poll's time limit
+/// allows.
 ///
 /// A job can be serialized, so that it can survive a restart or move to another machine. The stored
 /// state contains no credentials and no token. Once the request id is known, it contains no YARA
@@ -35,7 +36,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit or poll | 429 (quota) | error |
 /// | submit or poll | provably not sent | retried after a pause |
 /// | submit or poll | no attempts or time left, the retry time is later than the policy allows, or the request cannot be sent | error |
-/// | poll | 4xx except 401, 403, 408 and 429, or only errors, in the first polls after the submission | polled again, up to five times |
+/// | poll | 4xx except 401, 403, 408 and 429, or 2xx with only errors, in the first polls after the submission | polled again, up to five times |
 /// | submit or poll | other 3xx or 4xx | error |
 /// | poll | other 2xx with only errors | error |
 /// | poll | 5xx, 408, or a failure after sending | retried after a pause |
@@ -165,8 +166,8 @@ enum Read {
 }
 
 impl JobFlow {
-    /// Creates a flow that submits a job and polls it. The seed randomizes the pauses; use a
-    /// different one for each flow that runs at the same time.
+    /// Creates a flow that submits a job and polls it. The seed randomizes the pauses; flows that
+    /// run at the same time need different seeds.
     pub fn new(job: impl Into<Submission>, policy: RetryPolicy, seed: u64) -> Self {
         Self::from(Phase::Submit(job.into()), policy, seed)
     }

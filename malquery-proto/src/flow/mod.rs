@@ -176,8 +176,8 @@ pub struct Attempt {
     pub request: http::Request<Vec<u8>>,
     /// The ticket with which to report the outcome.
     pub ticket: Ticket,
-    /// The maximum size in bytes of the body of a successful reply. Read up to one byte more, so
-    /// that the flow detects a larger body. `None` for a download: the caller reads the file.
+    /// The maximum body size of a successful reply, in bytes. Read up to one byte more, so that the
+    /// flow detects a larger body. `None` for a download: the caller reads the file.
     ///
     /// From the body of an error reply, read at most
     /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
@@ -286,8 +286,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of failure when no complete reply arrived: whether the service may have received the
-/// request, and whether a retry may succeed.
+/// How a request failed without a complete reply: whether the service may have received it, and
+/// whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -325,14 +325,14 @@ pub struct RetryPolicy {
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The maximum pause to accept from a reply to this call. If the service asks for a longer one,
+    /// The maximum pause to accept from the reply to a call. If the service asks for a longer one,
     /// the call fails with the error reply, which contains the retry time. A [`JobFlow`] may accept
-    /// longer pauses for its polls. A rate limit in the reply to another call delays this call too,
+    /// longer pauses for its polls. A rate limit in the reply to one call also delays other calls,
     /// by up to 2 minutes, whatever this value is.
     pub max_rate_limit_wait: Duration,
     /// The time limit for a call, including its attempts and pauses. Each poll of a job is a
-    /// separate call. For a download, it limits only when an attempt may start, not how long the
-    /// reply takes, and it starts over after an interruption.
+    /// separate call. For a download, each attempt must start within this limit, but the reply may
+    /// take longer. After an interruption, the limit starts over.
     pub time_limit: Duration,
 }
 
@@ -437,7 +437,7 @@ pub enum FlowError {
     },
     /// The request cannot be sent, and a retry would fail again. The transport's error states the
     /// reason.
-    #[error("the {operation} request cannot be sent")]
+    #[error("the request for {operation} cannot be sent")]
     #[allow(missing_docs)]
     CannotSend { operation: &'static str },
     /// The outcome of a request that may have been billed is unknown. The request was not retried.

@@ -496,7 +496,7 @@ fn a_401_names_the_right_cloud() {
     let mut service = Service::new([token(), denied(), token(), denied()]);
     assert_eq!(
         service.call(&GetQuotas).unwrap_err().to_string(),
-        "GetMalQueryQuotasV1 returned 401 Unauthorized; hint: the reply names the cloud us-2, but the request was sent to us-1: \
+        "GetMalQueryQuotasV1 returned 401 Unauthorized; hint: the request was sent to us-1, but the reply names the cloud us-2: \
          set FALCON_CLOUD=us-2, or select that cloud"
     );
 }
@@ -533,7 +533,7 @@ fn what_needs_a_change_is_not_retried() {
         let mut service = Service::new(answers);
         while !service.answers.is_empty() {
             let error = service.call(&GetQuotas).unwrap_err();
-            let expected = format!("the {operation} request cannot be sent");
+            let expected = format!("the request for {operation} cannot be sent");
             assert_eq!(error.to_string(), expected);
             assert!(!error.is_retryable());
         }

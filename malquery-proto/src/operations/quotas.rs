@@ -61,13 +61,13 @@ model! {
         pub download_count: Option<u64>,
         /// The number of sample downloads allowed per month.
         pub download_limit: Option<u64>,
-        /// The number of monitored rules.
+        /// The number of monitors created so far this month.
         pub monitor_count: Option<u64>,
-        /// The number of rules that may be monitored.
+        /// The number of monitors allowed per month.
         pub monitor_limit: Option<u64>,
         /// The number of days until the quotas are renewed.
         pub days_left: Option<u64>,
-        /// The time at which the quotas are renewed. CrowdStrike does not document the format.
+        /// The time at which the quotas are renewed, according to CrowdStrike in ISO 8601 format.
         pub refresh_time: Option<Json>,
         /// The number of hunts by each user.
         pub hunt_counts: Vec<UserCount>,

@@ -44,10 +44,10 @@ impl JsonOperation for GetRequest {
             (Some(other), _) if other != id => Err(format!("it is about job {other}, not {id}")),
             // The reply may be about another job. Downloading its samples would be billed.
             (None, Some(status @ (JobStatus::Done | JobStatus::Failed))) => Err(format!(
-                "its status is `{status}`, but it has no request id (`meta.reqid`); poll job {id} again"
+                "its job status is `{status}`, but it has no request id (`meta.reqid`); poll job {id} again"
             )),
             (None, None) if !reply.has_resources() && reply.errors.is_empty() => {
-                Err("it has no `resources`, no status and no request id".into())
+                Err("it has no `resources`, no job status and no request id".into())
             }
             _ => Ok(()),
         }

@@ -9,9 +9,9 @@ use crate::types::RequestId;
 ///
 /// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id
 /// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a finished
-/// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope `malquery:read`. No cost
-/// is documented in addition to the cost of the multi-download. Error statuses: 401, 403, 429,
-/// 500, and an undocumented one if the archive does not exist (`Could not find sample archive`).
+/// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope `malquery:read`. Beyond
+/// the cost of the multi-download, no cost is documented. Error statuses: 401, 403, 429, 500, and
+/// an undocumented one if the archive does not exist (`Could not find sample archive`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {

@@ -37,7 +37,7 @@ impl Date {
         date().map(Self).ok_or_else(error)
     }
 
-    /// Returns the day of a point in time, in UTC. Times after the year 9999 become `9999/12/31`.
+    /// Returns the UTC date at this point in time. Times after the year 9999 become `9999/12/31`.
     ///
     /// ```
     /// use malquery_proto::Timestamp;

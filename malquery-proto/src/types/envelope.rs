@@ -88,7 +88,8 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
 /// A type for the `meta` of a reply. Only this crate can implement this trait.
 pub trait ReplyMeta: Field {
-    /// Returns the trace id, which CrowdStrike support asks for. The default is `None`.
+    /// Returns the trace id, which CrowdStrike support asks for. The default implementation returns
+    /// `None`.
     fn trace_id(&self) -> Option<&str> {
         None
     }

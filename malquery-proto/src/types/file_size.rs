@@ -106,7 +106,7 @@ impl FromStr for FileSize {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const FORMS: &str = "expected a number of bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
+        const FORMS: &str = "expected a number of bytes, such as 128000, or a number and a unit (KB, MB, GB, KiB, MiB or GiB), such as 1.3 KB or 8mb";
         let refuse = |why| Err(ParseError::new("a file size", why));
         let Some(parts) = Parts::of(text) else {
             return refuse(FORMS);

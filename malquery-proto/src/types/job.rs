@@ -4,10 +4,11 @@ use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestT
 model! {
     /// The total number of samples, and the number with each verdict.
     ///
-    /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number
-    /// of returned results, or of all matches if only the count was requested (limit 0). The other
-    /// counts cover only the returned results. If `filter_meta` selects fields, but not `label`,
-    /// the service counts all results as unknown (see [`JobMeta::counts_lack_labels`]).
+    /// For a fuzzy search, `total_count` is the total number of matches. For a job, it is the
+    /// number of returned results, or the total number of matches if only the count was requested
+    /// (limit 0). The other counts cover only the returned results. If `filter_meta` selects
+    /// fields, but not `label`, the service counts all results as unknown (see
+    /// [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
         /// The number of harmless samples.
@@ -16,7 +17,8 @@ model! {
         pub malware_count: Option<u64>,
         /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// The number of results. For a fuzzy search or a limit of 0, the number of all matches.
+        /// The number of results. For a fuzzy search or a limit of 0, this is the total number of
+        /// matches.
         pub total_count: Option<u64>,
         /// The number of samples that count as unknown.
         pub unknown_count: Option<u64>,
@@ -75,8 +77,9 @@ impl JobMeta {
         self.options.as_ref()?.get("limit")?.as_u64()
     }
 
-    /// Returns whether the counts by verdict in `stats` are meaningless, because `filter_meta`
-    /// selects fields, but not `label`. The service then counts every result as unknown.
+    /// Returns whether the counts by verdict in `stats` are meaningless. This is the case if
+    /// `filter_meta` selects fields, but not `label`: the service then counts every result as
+    /// unknown.
     pub fn counts_lack_labels(&self) -> bool {
         let fields = self
             .options

@@ -127,7 +127,7 @@ impl Extra {
         self.entries().iter().map(|(name, value)| (&**name, value))
     }
 
-    /// Returns whether no fields were kept.
+    /// Returns `true` if no fields were kept.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }

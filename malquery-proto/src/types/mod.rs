@@ -1,7 +1,7 @@
 //! The values in requests and replies.
 //!
-//! A [`Sha256`], a [`Pattern`] or a [`Date`] is validated once, when it is created. Limits, ranges
-//! and lists that must not be empty are validated when a request is built. Replies are parsed
+//! A [`Sha256`], a [`Pattern`] or a [`Date`] is validated once, when it is created. Building a
+//! request validates limits and ranges, and fails if a required list is empty. Replies are parsed
 //! leniently: unknown fields are kept in [`Extra`].
 
 mod date;

@@ -99,7 +99,7 @@ words!(
     }
 );
 words!(
-    /// The status of a job. A job with an unknown status counts as not finished.
+    /// The status of a job. A job with an unknown status is treated as unfinished.
     JobStatus, "a job status", {
         /// The job is running.
         InProgress = "inprogress",

@@ -126,7 +126,8 @@ macro_rules! result_setters {
 
             /// Requests only the number of matches, by sending a limit of 0. Replaces any limit.
             ///
-            /// CrowdStrike does not document this. It may cost as much quota as requesting results.
+            /// CrowdStrike does not document a limit of 0. Such a request may cost as much quota as
+            /// a request for results.
             #[must_use]
             pub fn count_only(mut self) -> Self {
                 let options = &mut self$(.$options)?;

@@ -47,8 +47,9 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails if the text has no digits, an incomplete byte, a prefix without digits, or an invalid
-    /// character. For wildcards, use a YARA rule in a [`Hunt`](crate::operations::Hunt).
+    /// Fails if the text has no digits, or if it contains an incomplete byte, a prefix without
+    /// digits, or an invalid character. For wildcards, use a YARA rule in a
+    /// [`Hunt`](crate::operations::Hunt).
     pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
         let text = text.as_ref();

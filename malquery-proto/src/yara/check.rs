@@ -98,7 +98,7 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
         if rest.starts_with('[') && jump.len() > 1 && jump.starts_with('-') {
             return fault(
                 &(open..open + end),
-                "a jump needs a lower limit, as in `[0-5]`",
+                "a jump needs a lower bound, as in `[0-5]`",
             );
         }
         if rest.starts_with('[') && !jump.is_empty() && jump.bytes().all(|digit| digit == b'0') {
@@ -410,7 +410,7 @@ impl Walk {
         match name.is_empty() && !self.is_in_strings {
             true => fault(
                 span,
-                "a string without a name is allowed only in a loop over strings",
+                "a condition can omit the name of a string only in a loop over strings",
             ),
             false => Ok(()),
         }

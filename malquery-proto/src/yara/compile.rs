@@ -19,7 +19,7 @@ impl RuleFile {
     ///
     /// # Errors
     /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
-    /// has several public rules that are not global and none is selected. [`RuleError::kind`]
+    /// has several public, non-global rules and none of them is selected. [`RuleError::kind`]
     /// classifies the error.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
@@ -133,20 +133,20 @@ fn compile_here(
 
 /// Parts of boreal's messages about source that YARA may accept, with explanations to append.
 const UNCHECKED: [(&str, &str); 9] = [
-    ("includes are not allowed", "insert the rules instead"),
+    (
+        "includes are not allowed",
+        "copy the included rules into the source",
+    ),
     ("unknown import", "this module cannot be checked locally"),
     (
         "unknown identifier",
-        "external variables cannot be checked locally",
+        "external variables and unsupported modules cannot be checked locally",
     ),
-    ("too many imbricated", "YARA may accept deeper nesting"),
+    ("too many nested", "YARA may accept deeper nesting"),
     ("condition is too complex", "YARA may accept deeper nesting"),
     ("cannot be compiled", "YARA may accept it"),
-    (
-        "regex failed to build",
-        "YARA may accept a larger expression",
-    ),
-    ("jump cannot have", "YARA accepts this"),
+    ("regex failed to build", "YARA may accept it"),
+    ("jump cannot have", "YARA accepts it"),
     ("too much data added", "YARA may accept more data"),
 ];
 
@@ -156,6 +156,12 @@ const MODULES: [&str; 11] = [
 
 fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>) -> RuleError {
     let (span, detail) = label.unwrap_or_default();
+    // The rest of this message is `Debug` output.
+    let message = match message.split_once("regex failed to build") {
+        Some((before, _)) => format!("{before}regex failed to build"),
+        None => message.replace("imbricated", "nested"),
+    };
+    let message = message.trim_end_matches('.');
     let name = file.text().get(span.clone()).unwrap_or_default();
     let named = file.rules().iter().find(|rule| rule.name() == name);
     match UNCHECKED.iter().find(|(part, _)| message.contains(part)) {

@@ -26,10 +26,10 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleErrorKind {
-    /// The source is not valid YARA or UTF-8, so the service probably rejects it too.
+    /// The source is not valid YARA or not valid UTF-8, so the service probably rejects it too.
     Invalid,
-    /// The source may be valid, but this crate cannot check it. For example, it has an `include`,
-    /// uses an unknown module or an external variable, or exceeds a limit of this crate.
+    /// The source may be valid, but this crate cannot check it, for example because it has an
+    /// `include`, uses an unknown module or an external variable, or exceeds a limit of this crate.
     Unchecked,
     /// There is no public rule, there are several public, non-global rules and none is selected, or
     /// the selected rule is missing or private.
@@ -104,12 +104,12 @@ impl RuleError {
         &self.why
     }
 
-    /// Returns the line of the problem, starting from 1.
+    /// Returns the 1-based line number of the problem.
     pub fn line(&self) -> usize {
         self.place.line
     }
 
-    /// Returns the column of the problem in characters, starting from 1.
+    /// Returns the 1-based column of the problem, counted in characters.
     pub fn column(&self) -> usize {
         self.place.column
     }
@@ -152,12 +152,12 @@ impl Warning {
         &self.message
     }
 
-    /// Returns the line of the problem, starting from 1.
+    /// Returns the 1-based line number of the problem.
     pub fn line(&self) -> usize {
         self.place.line
     }
 
-    /// Returns the column of the problem in characters, starting from 1.
+    /// Returns the 1-based column of the problem, counted in characters.
     pub fn column(&self) -> usize {
         self.place.column
     }

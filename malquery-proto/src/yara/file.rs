@@ -10,7 +10,7 @@ use super::lexer::{Kind, Token, tokens};
 /// The maximum number of rule names in an error message.
 const MAX_NAMES: usize = 100;
 
-/// YARA source with any number of rules, such as the content of a rule file.
+/// YARA source with any number of rules, such as the contents of a rule file.
 ///
 /// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule, which
 /// [`select`](Self::select) extracts with the rules and imports that the rule needs.
@@ -127,10 +127,10 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Splits the content of a file into its rules. A UTF-8 byte order mark is allowed.
+    /// Splits the contents of a file into rules. A UTF-8 byte order mark is allowed.
     ///
     /// # Errors
-    /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent
+    /// See [`parse`](Self::parse). Also fails if the contents are not UTF-8, because rules are sent
     /// as JSON.
     ///
     /// ```
@@ -163,8 +163,8 @@ impl RuleFile {
         &self.rules
     }
 
-    /// Extracts one rule and the global rules, with the rules that they refer to, directly or
-    /// indirectly, their imports, and all includes.
+    /// Extracts one rule and the global rules, with every rule that they directly or indirectly
+    /// refer to, the imports that all these rules use, and all includes.
     ///
     /// All parts are copied unchanged and in their original order, each on a new line. Comments
     /// between them are omitted.
@@ -328,7 +328,10 @@ impl RuleFile {
         if !self.is(at, "rule") {
             // The lexer joins the word and its file name.
             if self.is(at, "include") {
-                return Err(self.expected(at + 1, "the name of a file in quotes"));
+                return Err(self.expected(
+                    at + 1,
+                    "the name of a file in quotes, after a space on the same line",
+                ));
             }
             let what = match modifiers.is_empty() {
                 true => "`rule`, `import` or `include`",

@@ -36,7 +36,10 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
         if let Some(length) = repetition {
             at = start + length;
             if before != Before::Single {
-                return fault(start, "there is nothing to repeat");
+                return fault(
+                    start,
+                    "there is nothing before this character that can be repeated",
+                );
             }
             before = Before::Other;
             match bytes.get(at) {
@@ -215,7 +218,7 @@ fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
             match byte {
                 b' '..=b'~' => Ok(byte),
                 _ => {
-                    let why = "a character class can contain only printable ASCII characters; write others as `\\xHH`";
+                    let why = "a character class can contain only printable ASCII characters; write other bytes as `\\xHH`";
                     Err((*at - 1..*at, why.to_owned()))
                 }
             }

@@ -503,6 +503,7 @@ fn what_is_probably_a_mistake_is_warned_of() {
             md5.to_lowercase()
         ),
         format!("import \"pe\"\nrule a {{ condition: pe.imphash() == \"{md5}\" }}"),
+        format!("import \"elf\"\nrule a {{ condition: elf.import_md5() == \"{md5}\" }}"),
         format!("import \"hash\"\nrule a {{ condition: hash.md5(0, 5) iequals \"{md5}\" }}"),
     ];
     let shown = |text: &String| {
@@ -518,7 +519,7 @@ fn what_is_probably_a_mistake_is_warned_of() {
     let warnings = RuleFile::parse(comment).unwrap().check().unwrap();
     assert_eq!(
         warnings[0].message(),
-        "the source is 69 KiB long, but the service may reject more than 64 KiB"
+        "the source is 69 KiB long, but the service may reject a source larger than 64 KiB"
     );
 }
 

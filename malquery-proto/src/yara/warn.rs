@@ -24,8 +24,9 @@ pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) 
     let mut found = Vec::new();
     if text.len() > LONG_TEXT {
         let size = text.len().div_ceil(1024);
-        let why =
-            format!("the source is {size} KiB long, but the service may reject more than 64 KiB");
+        let why = format!(
+            "the source is {size} KiB long, but the service may reject a source larger than 64 KiB"
+        );
         found.push(Warning::new(text, 0, why));
     }
     for (index, rule) in file.rules().iter().enumerate() {
@@ -76,7 +77,8 @@ fn short(string: &VariableDeclaration) -> Option<String> {
 fn slow(string: &VariableDeclaration) -> Option<String> {
     let name = &string.name;
     if slow::is_slow(string) {
-        let why = "may slow down scanning; add a longer sequence of fixed bytes";
+        let why =
+            "may slow down scanning; add a longer sequence of fixed bytes that are not all equal";
         return Some(format!("the string ${name} {why}"));
     }
     match &string.value {
@@ -136,6 +138,7 @@ pub(super) fn hash_function(identifier: &Identifier) -> Option<HashFunction> {
         ("hash", "sha1") => ("hash.sha1", 40),
         ("hash", "sha256") => ("hash.sha256", 64),
         ("pe", "imphash") => ("pe.imphash", 32),
+        ("elf", "import_md5") => ("elf.import_md5", 32),
         _ => return None,
     };
     Some(HashFunction { name, digits })
@@ -148,7 +151,8 @@ pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Optio
     };
     let HashFunction { name, digits } = function;
     if bytes.len() != digits || !bytes.iter().all(u8::is_ascii_hexdigit) {
-        let why = format!("`{name}` returns {digits} hex digits, so it never equals this string");
+        let why =
+            format!("`{name}` returns {digits} hex digits, so its result never equals this string");
         return Some(why);
     }
     bytes.iter().any(u8::is_ascii_uppercase).then(|| {

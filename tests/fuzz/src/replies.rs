@@ -89,7 +89,7 @@ fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(operation: &O, body: &[
                 let is_reply = ["meta", "resources", "errors"]
                     .iter()
                     .any(|member| received.get(member).is_some_and(|value| !value.is_null()));
-                let why = ["it is about ", "its status is ", "it has no "];
+                let why = ["it is about ", "its job status is ", "it has no "];
                 let error = error.to_string();
                 let is_foreign = why.iter().any(|why| error.contains(why));
                 assert!(!is_reply || is_foreign, "{error}");

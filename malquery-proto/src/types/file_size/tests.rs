@@ -28,7 +28,7 @@ fn nonsense_is_refused() {
     ] {
         assert_eq!(
             message(text),
-            "not a file size: expected a number of bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)",
+            "not a file size: expected a number of bytes, such as 128000, or a number and a unit (KB, MB, GB, KiB, MiB or GiB), such as 1.3 KB or 8mb",
             "{text:?}"
         );
     }
