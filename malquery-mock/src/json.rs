@@ -267,7 +267,9 @@ fn repair(text: &str) -> String {
 
 fn build(raw: &str, depth: usize) -> Result<Json, String> {
     if depth > MAX_DEPTH {
-        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
+        return Err(format!(
+            "nested more than {MAX_DEPTH} levels below the root"
+        ));
     }
     Ok(match raw.as_bytes().first() {
         Some(b'{') => {

@@ -72,8 +72,9 @@
 //!    credentials, and does not wait between the polls of a job.
 //! 3. **If your program changes** and sends different requests, the test fails and shows the
 //!    differences. If they are intended, record again, or add requests with `MALQUERY_MOCK=append`.
-//! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. It compares
-//!    the structure of live replies with the cassette and writes nothing.
+//! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. In this mode,
+//!    the session compares the structure of live replies with that of the recorded ones, and writes
+//!    nothing.
 //!
 //! All modes except replay can send live requests, which may use quota. See [`Mode`].
 //!
@@ -112,7 +113,7 @@
 //! |---|---|
 //! | `service` | `Service`, and the `Corpus` that it searches |
 //! | `yara` | hunts, which run YARA rules on the corpus of a `Service` |
-//! | `server` | `Server`, which makes a `Service` available over HTTP, and `conformance` |
+//! | `server` | `conformance`, and `Server`, which makes a `Service` available over HTTP |
 
 mod cassette;
 mod clock;

@@ -63,14 +63,16 @@ impl Fault {
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
-                "cannot connect to HOST; check the network, the firewall, and whether a proxy is needed"
+                "cannot connect to HOST (check the network, the firewall, and whether a proxy is needed)"
             }
             Self::Dns => {
-                "the name of HOST could not be resolved; check the cloud or base URL, the network, \
-                 and whether a proxy is needed"
+                "the name of HOST could not be resolved (check the cloud or base URL, the network, \
+                 and whether a proxy is needed)"
             }
-            Self::Tls => "the TLS handshake with HOST failed; check that it supports https",
-            Self::Timeout => "no reply from HOST in time",
+            Self::Tls => {
+                "the TLS handshake with HOST failed (check that the server supports https)"
+            }
+            Self::Timeout => "HOST did not reply in time",
             Self::Reset | Self::Eof => "the connection to HOST broke before the reply arrived",
         };
         message.replace("HOST", host)
@@ -287,7 +289,7 @@ impl Reply {
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Ok(parsed) = parse_header(name, value) else {
-            panic!("{name:?}: {value:?} is not a valid header");
+            panic!("the header {name:?} with the value {value:?} is not valid");
         };
         self.response().headers.append(parsed.0, parsed.1);
         self
@@ -301,13 +303,13 @@ impl Reply {
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         let response = self.response();
         if bytes > response.body.len() {
-            panic!("cannot truncate after {bytes} bytes; the body is shorter");
+            panic!("cannot truncate the body at offset {bytes}; it is shorter");
         }
         response.truncate_after = Some(bytes as u64);
         self
     }
 
-    /// Answers this many requests with this reply, instead of one.
+    /// Answers this many requests with this reply. The default is 1.
     ///
     /// # Panics
     /// Panics if the number is 0.

@@ -36,7 +36,7 @@ pub enum Mode {
     /// the session, so use a separate cassette for each test.
     Record,
     /// Answers from the cassette if possible, sends the other requests, and adds them to the
-    /// cassette (`append`). Token requests are always sent, but not added. A job that starts live
+    /// cassette (`append`). Token requests are always sent, and never added. A job that starts live
     /// continues live. A recorded job cannot continue live, because its real id is not in the
     /// cassette; record the job again.
     Append,
@@ -60,8 +60,9 @@ impl Mode {
     /// Returns the mode from the environment variable `MALQUERY_MOCK`. The default is `Replay`.
     ///
     /// # Errors
-    /// Fails if the value is not a mode. Also fails for `record` and `append` if `CI` is set (and
-    /// not empty, `0` or `false`), because a recording on a build server would be lost.
+    /// Fails if the value is not a mode. Also fails for `record` and `append` if `CI` has a
+    /// non-empty value other than `0` and `false`, because a recording on a build server would be
+    /// lost.
     pub fn from_env() -> Result<Self, OpenError> {
         let value = |name| {
             let value = std::env::var_os(name).unwrap_or_default();
@@ -124,7 +125,8 @@ impl fmt::Debug for OpenError {
 impl From<CassetteError> for OpenError {
     fn from(mut error: CassetteError) -> Self {
         if error.source.is_some() {
-            error.message += &format!("; to record it, run again with {VARIABLE}=record");
+            error.message +=
+                &format!("; to record a cassette, set {VARIABLE}=record and run again");
         }
         Self(Arc::new(error))
     }
@@ -330,7 +332,7 @@ impl Transport for SessionTransport {
         log.pass(request, |request| match unfit {
             // The log contains the request, so the guard reports it too.
             Some(why) => {
-                let why = format!("{why}, so the request was not sent");
+                let why = format!("{why}; the request was not sent");
                 Err(MockError::Unmatched(why.into()).into())
             }
             None => live.send(request),
@@ -383,8 +385,9 @@ impl SessionGuard {
     /// Ends the session without panicking, for use in a program.
     ///
     /// # Errors
-    /// Fails if a replayed request got no reply or unused replies remain, if an exchange cannot be
-    /// recorded or the file cannot be written, or if the service differs from the cassette.
+    /// A replay fails if a request got no reply or if unused replies remain. A recording fails if
+    /// an exchange cannot be recorded or if the file cannot be written. A verification fails if the
+    /// service differs from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {
@@ -424,7 +427,7 @@ impl SessionGuard {
         self.write(Some(path.as_ref()), false, true)
     }
 
-    /// Like [`save_rest`](Self::save_rest), with an unused path next to the cassette, such as
+    /// Calls [`save_rest`](Self::save_rest) with an unused path next to the cassette, such as
     /// `quotas.rest.json`. Returns the path, or `None` if there was nothing to write.
     ///
     /// # Errors

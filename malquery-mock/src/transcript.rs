@@ -23,9 +23,9 @@ const MAX_SHOWN: u64 = 256 * 1024;
 /// It passes requests and replies through unchanged. `Display` writes the exchanges so far, in the
 /// order of their requests. Secrets of at least 6 bytes are masked, and replies are redacted as in
 /// [a recording](crate::format#what-is-recorded). JSON is indented, and a multi-line string such as
-/// a YARA rule becomes a block. Other reply bodies, and those over 256 KiB, are shown as their size
-/// and type. Equal consecutive exchanges appear once, with a count. Requests are shown without a
-/// host.
+/// a YARA rule becomes a block. A reply body that is larger than 256 KiB or is not JSON is replaced
+/// by its size and type. Equal consecutive exchanges appear once, with a count. Requests are shown
+/// without a host.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
@@ -133,7 +133,7 @@ impl<T: Transport> Transport for Transcript<T> {
     }
 }
 
-/// Compares a [`Transcript`] with its snapshot, using [insta](https://docs.rs/insta):
+/// Compares a [`Transcript`] with its snapshot, using [insta](https://docs.rs/insta). Call it as
 /// `assert_transcript!(transcript)`, `assert_transcript!("name", transcript)` or
 /// `assert_transcript!(transcript, @"...")`.
 ///

@@ -46,7 +46,9 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
                     continue;
                 }
                 let (a, b) = (kinds(a), kinds(b));
-                out.push(format!("{shown}: {a} in the cassette, {b} live"));
+                out.push(format!(
+                    "{shown}: {a} in the cassette, {b} in the live reply"
+                ));
             }
             // The items of an empty list are unknown, and an optional field may be missing.
             (Some((a, count)), None)
@@ -120,26 +122,26 @@ fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Polic
         (Err(_), Outcome::Failed { .. }) | (_, Outcome::Pending) => return Vec::new(),
         (Ok(recorded), Outcome::Reply(live)) if recorded.status != live.status => {
             let (status, live) = (recorded.status.as_u16(), live.status.as_u16());
-            format!("status {status} in the cassette, {live} live")
+            format!("status {status} in the cassette, {live} in the live reply")
         }
         (Ok(recorded), Outcome::Reply(live)) => match (recorded_body(one), json) {
             // Redacts both in the same way before comparing them.
             (Some(a), Some(b)) => return moved(&policy.reply(&a), &policy.reply(b)),
             (Some(_), None) if live.end == End::Whole => {
-                "the cassette has JSON, but the live reply does not".into()
+                "the recorded reply is JSON, but the live reply is not".into()
             }
             (None, Some(_)) if recorded.truncate_after.is_none() => {
-                "the live reply has JSON, but the cassette does not".into()
+                "the live reply is JSON, but the recorded reply is not".into()
             }
             _ => return Vec::new(),
         },
         (Ok(recorded), Outcome::Failed { message, .. }) => {
             let (status, message) = (recorded.status.as_u16(), policy.text(message));
-            format!("status {status} in the cassette, no reply live: {message}")
+            format!("status {status} in the cassette, but no live reply: {message}")
         }
         (Err(fault), Outcome::Reply(live)) => {
             let status = live.status.as_u16();
-            format!("fault {fault:?} in the cassette, status {status} live")
+            format!("error {fault:?} in the cassette, status {status} in the live reply")
         }
     };
     vec![line]

@@ -154,7 +154,7 @@ fn no_retry_makes_a_mismatch_a_success() {
     // Nothing was sent, so no quota was used.
     assert_eq!(
         error.to_string(),
-        "the PostMalQueryHuntV1 request cannot be sent"
+        "the request for PostMalQueryHuntV1 cannot be sent"
     );
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(

@@ -130,7 +130,7 @@ fn a_transport_that_panics_fails() {
         "{text}"
     );
     assert!(text.starts_with(
-        "FAIL  get-without-a-body: the transport panicked: no good. This can mean that gateways reject a GET"
+        "FAIL  get-without-a-body: the transport panicked: no good. Failing this case can mean that gateways reject a GET"
     ));
 
     let report = conformance::check(|base| -> Plain { panic!("no transport for {base}") });

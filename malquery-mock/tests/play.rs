@@ -317,7 +317,7 @@ fn a_token_without_reply_names_the_remedy() {
     let message = refusal(&script([]).transport(), token());
     assert!(
         message.ends_with(
-            "add a reply, or call `with_tokens` if the cassette contains no token requests"
+            "add a reply; if the cassette contains no token requests, call `with_tokens`"
         ),
         "{message}"
     );
@@ -525,7 +525,7 @@ fn a_reply_breaks_off_within_its_body() {
         panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
     assert_eq!(
         message,
-        "cannot truncate after 6 bytes; the body is shorter"
+        "cannot truncate the body at offset 6; it is shorter"
     );
     assert!(panic_of(|| drop(reply::fault(Fault::Eof).truncate_after(0))).is_some());
 }

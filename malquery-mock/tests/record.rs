@@ -553,6 +553,8 @@ fn a_secret_never_reaches_a_file() {
         };
         let counts = ["body", "query"].map(count);
         assert_eq!(counts, [encodings.len() + 1, 1], "{error}");
+        let places = error.matches("in its body at /yara_rule,").count();
+        assert_eq!(places, encodings.len(), "{error}");
         assert!(!path.exists());
         // The other exchanges can still be saved.
         guard.save_rest(&path).unwrap();
@@ -751,7 +753,7 @@ fn what_no_cassette_can_play_is_refused() {
     take(&transport, request("get", "/small", &[], "")).unwrap_err();
     let error = guard.close().unwrap_err().to_string();
     let why = "GET /down failed with an error that a cassette cannot replay: the service is down";
-    let unfit = "must be in upper case, so the request was not sent";
+    let unfit = "must be in upper case; the request was not sent";
     check(&error, &[why, unfit], &[]);
     assert!(!path.exists());
     guard.save_rest(&path).unwrap();
@@ -1109,7 +1111,7 @@ fn a_missing_cassette_says_how_to_record_it() {
         let session = Session::new(&path).mode(mode);
         let error = session.transport(nothing).unwrap_err();
         let text = error.to_string();
-        let how = "to record it, run again with MALQUERY_MOCK=record";
+        let how = "to record a cassette, set MALQUERY_MOCK=record and run again";
         check(&text, &["test.json: the file could not be read", how], &[]);
         assert!(format!("{error:?}").starts_with(&format!("{text}: ")));
     }
@@ -1202,12 +1204,12 @@ fn a_comparison_that_compares_nothing_fails() {
         (
             words(),
             document(),
-            "the live reply has JSON, but the cassette does not",
+            "the live reply is JSON, but the recorded reply is not",
         ),
         (
             document(),
             words(),
-            "the cassette has JSON, but the live reply does not",
+            "the recorded reply is JSON, but the live reply is not",
         ),
     ] {
         run(Mode::Record, recorded.clone(), Some(get("/x"))).unwrap();

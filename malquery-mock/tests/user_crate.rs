@@ -109,7 +109,7 @@ fn it_records_replays_and_reports_what_changed() {
     // Without a cassette, the error explains how to record one.
     let (passed, said) = test(&[]);
     assert!(
-        !passed && said.contains("to record it, run again with MALQUERY_MOCK=record"),
+        !passed && said.contains("to record a cassette, set MALQUERY_MOCK=record and run again"),
         "{said}"
     );
 

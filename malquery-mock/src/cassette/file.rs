@@ -34,8 +34,8 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! After that, the last matching interaction keeps answering if it has `repeat_last`.
-//! These parts of the request must match:
+//! When all matching interactions have been played, the last one keeps answering if it has
+//! `repeat_last`. These parts of the request must match:
 //!
 //! - the **method**;
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
@@ -47,16 +47,16 @@
 //!   byte. A recorded request without a body matches only requests without one.
 //!
 //! In a form, a recorded value such as `[client_secret]` (lower-case letters and underscores in
-//! square brackets) matches any value. In queries and JSON, only the names of some credentials in
-//! square brackets match any value, and only in a field with a similar name.
+//! square brackets) matches any value. In queries and JSON, only the names of some credentials,
+//! such as `[access_token]`, match any value, and only in a field with a similar name.
 //!
-//! If `redaction` is `falcon-2` and no interaction is a token request, token requests are answered
+//! If `redaction` is `falcon-2` and the cassette contains no token requests, a replay answers them
 //! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
 //! [`Session`](crate::Session) or [`Cassette::with_tokens`](crate::Cassette::with_tokens).
 //!
 //! # What is recorded
 //!
-//! A [`Session`](crate::Session) records only the following:
+//! From each exchange, a [`Session`](crate::Session) records only the following:
 //!
 //! - Requests to `/oauth2/`: nothing. A replay answers token requests automatically.
 //! - Other requests: the URL without a user name or password, the method, `accept`,
@@ -65,7 +65,7 @@
 //!   seconds, and whether the body is incomplete. If there was no reply: the kind of failure.
 //! - JSON replies: the values of selected fields, and of those added with
 //!   [`also`](crate::Session::also). Other strings, numbers and booleans become `"[text]"`, `0` and
-//!   `false`; `null` and `""` stay. Unknown keys become `[key 1]`, `[key 2]`, and so on.
+//!   `false`; `null` and `""` are kept. Unknown keys become `[key 1]`, `[key 2]`, and so on.
 //! - Ids of jobs, users, errors and traces: made-up ids in their place.
 //! - Complete samples and archives: all bytes and `content-length`. They may be **malware**. On
 //!   Unix, only the owner can read the files that contain them.
@@ -74,12 +74,12 @@
 //! The session's secrets of at least 6 bytes (such as the client id, client secret and tokens) are
 //! found in plain, URL-encoded, JSON-escaped, hex and base64 form. In recorded strings, secrets
 //! become `[redacted]`, as do token-like words in error messages. A sample that contains a secret
-//! is not saved. An exchange is refused if its request path, query or body contains one.
+//! is not saved. An exchange is not saved if its request path, query or body contains a secret.
 //!
 //! # Compatibility
 //!
 //! Later versions of this crate read version 1 files in the same way. An extension adds a name to
-//! `features` or raises `version`. Versions of this crate that do not support the extension refuse
+//! `features` or raises `version`. Versions of this crate that do not support the extension reject
 //! the file.
 
 use std::fmt;
@@ -108,7 +108,7 @@ pub struct File<I = Interaction> {
     /// The names of the extensions in use. None exist yet.
     #[serde(default, deserialize_with = "given")]
     pub features: Option<Vec<String>>,
-    /// The program that wrote the file, and its version.
+    /// The name and version of the program that wrote the file.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
     /// The name of the redaction rules: `falcon-2` for [the current
@@ -124,7 +124,7 @@ pub struct File<I = Interaction> {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Interaction {
-    /// A name for messages and for [`Cassette::on`](crate::Cassette::on). It must not be empty.
+    /// A name, used in messages and by [`Cassette::on`](crate::Cassette::on). It must not be empty.
     pub id: String,
     /// The request to match.
     #[serde(deserialize_with = "object")]
@@ -138,7 +138,8 @@ pub struct Interaction {
     /// The number of requests that this interaction answers: at least 1, and 1 by default.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub times: Option<u32>,
-    /// If `true`, also answers further matching requests that no later interaction matches.
+    /// If `true`, the interaction also answers further matching requests, except those that a later
+    /// interaction matches.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub repeat_last: Option<bool>,
 }

@@ -159,7 +159,9 @@ pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
     match (head.version, head.features.first()) {
         (Some(version), _) if version.get() != "1" => unknown(
             version,
-            format!("version {version} is not supported; use version 1"),
+            format!(
+                "version {version} is not supported; use version 1, or a newer version of malquery-mock"
+            ),
         ),
         (_, Some(feature)) => unknown(
             feature,
@@ -228,11 +230,11 @@ fn interaction(
     folder: Option<&Path>,
 ) -> Result<Interaction, Refusal> {
     let answer = match (found.response, found.error) {
-        _ if found.id.is_empty() => return Err("id: must not be empty".into()),
-        _ if found.times == Some(0) => return Err("times: must be at least 1".into()),
+        _ if found.id.is_empty() => return Err("id must not be empty".into()),
+        _ if found.times == Some(0) => return Err("times must be at least 1".into()),
         (Some(response), None) => Ok(self::response(response, folder)?),
         (None, Some(failure)) => Err(failure.kind),
-        _ => return Err("needs either a response or an error".into()),
+        _ => return Err("the interaction needs either a response or an error".into()),
     };
     Ok(Interaction {
         label: format!("{} (line {line})", json::quote(&found.id)),
@@ -317,7 +319,9 @@ fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
     for (name, value) in &pairs {
         let Ok((name, value)) = parse_header(name, value) else {
             let name = json::quote(name);
-            return Err(format!("{side}.headers: the name or value of {name} is not valid").into());
+            return Err(
+                format!("{side}.headers: the header {name} has an invalid name or value").into(),
+            );
         };
         let full = |_| format!("{side}.headers: too many headers");
         headers.try_append(name, value).map_err(full)?;
@@ -361,13 +365,13 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
     };
     let real = bytes.len() as u64;
     if body.len.is_some_and(|len| len != real) {
-        let why = format!("does not match the body, whose length is {real}");
+        let why = format!("the length of the body is {real}");
         return Err(within("len", why.into()));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);
         if sha256 != real {
-            let why = format!("does not match the body, whose SHA-256 is {real}");
+            let why = format!("the SHA-256 of the body is {real}");
             return Err(within("sha256", why.into()));
         }
     }
@@ -382,7 +386,8 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     if name.as_os_str().is_empty() || !is_plain {
-        let why = "the path must be relative to the cassette's folder, without `.` or `..`";
+        let why =
+            "the path must be relative to the cassette's folder and must not contain `.` or `..`";
         return Err(why.into());
     }
     let unread = |error| Refusal {

@@ -19,9 +19,9 @@ use matching::{Expected, Seen};
 /// Exchanges to replay: read from a file ([`load`](Self::load)) or a string
 /// ([`parse`](Self::parse)), or built in code ([`script`](crate::script)).
 ///
-/// A test calls [`client`](Self::client) or [`play`](Self::play), which also return a guard that
-/// reports unmatched requests and unused replies. A program calls [`transport`](Self::transport).
-/// See [`format`](crate::format) for the file format.
+/// A test calls [`client`](Self::client) or [`play`](Self::play), which return a guard that reports
+/// unmatched requests and unused replies. A program calls [`transport`](Self::transport). See
+/// [`format`](crate::format) for the file format.
 #[derive(Clone)]
 pub struct Cassette {
     pub(crate) name: Arc<str>,
@@ -51,7 +51,7 @@ impl Interaction {
     fn played(&self, played: u32) -> String {
         match (played, self.reply.times) {
             (0, _) => "not played yet".into(),
-            (1, 1) => "played".into(),
+            (1, 1) => "already played".into(),
             (_, times) => format!("played {played} of {times} times"),
         }
     }

@@ -41,11 +41,11 @@ impl Cassette {
         let known: BTreeSet<_> = self.interactions.iter().map(|one| &*one.id).collect();
         if !known.contains(id) {
             let known: Vec<_> = known.into_iter().collect();
-            let (name, id) = (&self.name, json::quote(id));
-            panic!(
-                "{name} has no interaction {id}; use one of: {}",
-                known.join(", ")
-            );
+            let hint = match known.is_empty() {
+                true => String::new(),
+                false => format!("; use one of: {}", known.join(", ")),
+            };
+            panic!("{} has no interaction {}{hint}", self.name, json::quote(id));
         }
         Overlay {
             cassette: self.clone(),
@@ -57,9 +57,9 @@ impl Cassette {
 }
 
 impl Overlay {
-    /// Selects only the nth request that the interactions with this id answer, counted from 0, in
-    /// cassette order. By default, selects every request that they answer or, with `extra`, the
-    /// first one for each interaction.
+    /// Selects only the nth request that the interactions with this id answer. Requests are counted
+    /// from 0, in cassette order. Without `nth`, all of these requests are selected. With `extra`
+    /// and without `nth`, only the first request for each interaction is selected.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self

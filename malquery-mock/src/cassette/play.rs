@@ -43,8 +43,8 @@ struct State {
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock, and a guard that checks the requests on drop. Token requests are answered as with
-    /// [`with_tokens`](Self::with_tokens). Binding the guard to `_` drops it immediately.
+    /// clock, and a guard that checks the requests on drop. Token requests are answered as
+    /// [`with_tokens`](Self::with_tokens) describes. Binding the guard to `_` drops it immediately.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -76,8 +76,8 @@ impl Cassette {
         (mock, guard)
     }
 
-    /// Like [`play`](Self::play), but without a guard, which could panic. A program calls this, and
-    /// [`Mock::check`] at the end.
+    /// Like [`play`](Self::play), but returns no guard, because a guard can panic. A program calls
+    /// this, and [`Mock::check`] at the end.
     #[track_caller]
     pub fn transport(&self) -> Mock {
         let state = State {
@@ -219,7 +219,7 @@ impl Mock {
         };
         let Cassette { name, tokens, .. } = &self.0.cassette;
         let hint = match seen.is_for(&GetToken::ENDPOINT) && !tokens {
-            true => ", or call `with_tokens` if the cassette contains no token requests",
+            true => "; if the cassette contains no token requests, call `with_tokens`",
             false => "",
         };
         let line = seen.line();
@@ -373,8 +373,8 @@ impl Drop for MockGuard {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault in the cassette or script. It has the same message as the corresponding failure in
-    /// `malquery-ureq`, and its source is an [`io::Error`].
+    /// A fault that the cassette or script specifies. It has the same message as the corresponding
+    /// failure in `malquery-ureq`, and its source is an [`io::Error`].
     #[non_exhaustive]
     Fault {
         /// The kind of failure.

@@ -46,7 +46,9 @@ impl Staging {
         while let Some(Err(TryLockError::WouldBlock)) = result {
             tries -= 1;
             if tries == 0 {
-                return Err("another session did not finish writing; try again".into());
+                return Err(
+                    "another session is still writing to this folder; try again later".into(),
+                );
             }
             thread::sleep(PAUSE);
             result = try_lock();

@@ -166,24 +166,27 @@ fn exchange(
     Ok((head, bytes))
 }
 
-fn same(what: &str, received: &[u8], sent: &[u8]) -> Result<(), String> {
-    if received == sent {
+fn same(what: &str, received: &[u8], expected: &[u8]) -> Result<(), String> {
+    if received == expected {
         return Ok(());
     }
     let at = received
         .iter()
-        .zip(sent)
+        .zip(expected)
         .take_while(|(a, b)| a == b)
         .count();
     Err(format!(
-        "{what} was changed: {} bytes were sent and {} bytes arrived; the first difference is at offset {at}",
-        sent.len(),
+        "{what} was changed: {} bytes were expected and {} bytes arrived; the first difference is at offset {at}",
+        expected.len(),
         received.len()
     ))
 }
 
 /// Formats the values of a header.
 fn shown(values: &[&[u8]]) -> String {
+    if values.is_empty() {
+        return "nothing".into();
+    }
     format!("{:?}", String::from_utf8_lossy(&values.join(&b" | "[..])))
 }
 

@@ -16,13 +16,13 @@
 //!
 //! ```text
 //! pass  client-errors-are-replies: the statuses [400, 401, 403, 404, 429] were returned with their bodies
-//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. This can mean that the token is sent to another host.
+//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. Failing this case can mean that the token is sent to another host.
 //! 1 of 42 cases failed
 //! ```
 //!
 //! # What is checked
 //!
-//! | case | what the transport must do |
+//! | case | the transport must |
 //! |---|---|
 //! | `get-without-a-body` | send a GET without `content-length` or `transfer-encoding`, with the correct `host` |
 //! | `post-with-its-exact-body` | send a body unchanged, with `content-length` |
@@ -45,7 +45,8 @@
 //! | `body-longer-than-its-length` | return no bytes beyond the declared length |
 //! | `streams-a-body-with-a-length` | return bytes as they arrive |
 //! | `streams-a-chunked-body` | return each chunk as it arrives |
-//! | `two-replies-at-a-time` | send a request while the body of another reply is still being read |
+//! | `two-replies-at-a-time` | send a request while the body of an earlier reply is still being
+//! read |
 //! | `identity-is-left-alone` | not decode the body if the request has `accept-encoding: identity` |
 //! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` if it decodes the body |
 //! | `refused-connection` | fail with [`not_sent`](TransportError::not_sent) |

@@ -101,7 +101,7 @@ impl fmt::Display for Verdict {
             true => write!(f, "pass  {name}: {detail}"),
             false => write!(
                 f,
-                "FAIL  {name}: {detail}. This can mean that {consequence}."
+                "FAIL  {name}: {detail}. Failing this case can mean that {consequence}."
             ),
         }
     }

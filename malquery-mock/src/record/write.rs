@@ -100,7 +100,7 @@ impl Recording {
             let broken = "the existing cassette cannot be read";
             let outline = load::outline(kept).map_err(|why| {
                 format!(
-                    "{broken}: {}; repair it, or save to another path",
+                    "{broken}: {}; repair the cassette, or save to another path",
                     why.message
                 )
             })?;
@@ -142,13 +142,13 @@ impl Recording {
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
             return Err(format!(
-                "{why}; the other exchanges can still be saved to another path"
+                "{why}; any other exchanges can still be saved to another path"
             ));
         }
         for (_, one) in &new {
             lines.push(Json::parse(&text_of(one)?)?.text(Style::File, INDENT));
         }
-        let missing = |why| format!("{why}, so it was not saved");
+        let missing = |why| format!("{why}; this exchange was not saved");
         notes.extend(refused.into_iter().map(missing));
         if lines.is_empty() {
             // A cassette without interactions is useless.
@@ -204,9 +204,10 @@ impl Writer<'_> {
             ("query", query.as_bytes()),
             ("body", sent.body()),
         ];
-        if let Some((place, _)) = parts.iter().find(|(_, part)| self.policy.has_secret(part)) {
+        if let Some((part, bytes)) = parts.iter().find(|(_, part)| self.policy.has_secret(part)) {
+            let place = self.place(bytes);
             return Err(format!(
-                "contains a secret of this session in its {place}, where secrets are not redacted"
+                "contains a secret of this session in its {part}{place}, where secrets are not redacted"
             ));
         }
         match &mut exchange.outcome {
@@ -221,10 +222,13 @@ impl Writer<'_> {
             Outcome::Reply(reply) => {
                 let status = reply.status;
                 if status.is_informational() {
-                    return Err(format!("has only the interim status {status}"));
+                    return Err(format!("got only an interim reply with status {status}"));
                 }
                 if !reply.is_kept {
-                    let note = format!("the body of {} could not be saved", one.id);
+                    let note = format!(
+                        "the reply body of interaction {} could not be saved",
+                        one.id
+                    );
                     self.notes.push(note);
                 }
                 if let (Some(job), &Method::POST) = (job(json.as_ref()), sent.method()) {
@@ -237,7 +241,7 @@ impl Writer<'_> {
         }
         let text = text_of(&one)?;
         if self.policy.has_secret(text.as_bytes()) {
-            return Err("contains a secret of this session that is not redacted".into());
+            return Err("still contains a secret of this session after redaction".into());
         }
         Ok((text, one))
     }
@@ -281,7 +285,7 @@ impl Writer<'_> {
         {
             let bytes = json.get().as_bytes();
             if self.policy.has_secret(bytes) {
-                return Err("contains a secret of this session that is not redacted".into());
+                return Err("still contains a secret of this session after redaction".into());
             }
             let (length, sha256) = (bytes.len() as u64, digest::sha256(bytes));
             let file = self.file(id, "json", length, sha256, |file| file.write_all(bytes))?;
@@ -305,6 +309,22 @@ impl Writer<'_> {
             sha256: Some(sha256),
             ..file::Body::default()
         })
+    }
+
+    /// Returns the path of the first string with a secret in a JSON body, such as
+    /// ` at /options/yara_rule`.
+    fn place(&self, body: &[u8]) -> String {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let mut found = String::new();
+        if let Ok(json) = Json::parse_body(text) {
+            json.each(&mut String::new(), &mut |place, value| {
+                let text = value.as_str().unwrap_or_default();
+                if found.is_empty() && self.policy.has_secret(text.as_bytes()) {
+                    found = format!(" at {}", self.policy.mask(place));
+                }
+            });
+        }
+        found
     }
 
     /// Returns whether a sample contains a secret of this session or cannot be read. Searches in

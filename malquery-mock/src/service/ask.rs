@@ -85,7 +85,7 @@ fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Options>,
         Some(options @ Value::Object(_)) => Options::deserialize(options)
             .map(Some)
             .map_err(|error| D::Error::custom(format!("options: {error}"))),
-        Some(_) => Err(D::Error::custom("`options` must be an object")),
+        Some(_) => Err(D::Error::custom("options: expected an object")),
     }
 }
 
@@ -118,7 +118,9 @@ impl SentPattern {
             "wide" => Pattern::wide(value),
             other => {
                 let other = quoted(other);
-                return Err(format!("has the type {other}; use hex, ascii or wide"));
+                return Err(format!(
+                    "has the unknown type {other}; use hex, ascii or wide"
+                ));
             }
         };
         parsed.map_err(|error| format!("is {error}"))
@@ -193,7 +195,7 @@ fn date(text: &str) -> Result<Date, String> {
 fn size(text: &str) -> Result<u64, String> {
     // Refuse KiB, MiB and GiB, which `FileSize` converts to bytes.
     if text.parse::<FileSize>().ok().as_ref().map(FileSize::as_str) != Some(text) {
-        let says = "not a number of bytes, KB, MB or GB that fits in 64 bits, such as 128000, 1.3 KB or 8mb";
+        let says = "not a valid file size; use a size such as 128000, 1.3 KB or 8mb";
         return Err(says.into());
     }
     let end = text
@@ -275,10 +277,7 @@ mod tests {
         }
         for text in ["8 PB", "1MiB", "1.5", "18446744073709551616"] {
             let error = size(text).unwrap_err();
-            assert!(
-                error.starts_with("not a number of bytes, KB, MB or GB"),
-                "{text}"
-            );
+            assert!(error.starts_with("not a valid file size"), "{text}");
         }
     }
 

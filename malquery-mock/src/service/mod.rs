@@ -93,7 +93,8 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! - A job can report `pending` before `inprogress`. See [`pending`](Service::pending).
 //! - Messages about invalid input are more detailed than MalQuery's.
 //! - A poll of an unknown job gets a 400. A request for a missing or unfinished archive gets a 404.
-//!   With a `limit` of 0, the reply has the number of matches in `total_count`, and no results.
+//!   A search or hunt with a `limit` of 0 reports the number of matches in `total_count`, and
+//!   returns no results.
 //! - Ids and tokens are derived from the [`seed`](Service::seed) and counters. They are
 //!   predictable, and **the credentials protect nothing**: they exist only to test clients.
 //! - A hunt with several public rules that are neither global nor used by other rules gets a 400.
@@ -203,7 +204,7 @@ struct State {
     bad_tokens: Window,
 }
 
-/// The numbers of requests, tokens, hunts and downloads of a [`Service`].
+/// The request, token, hunt and download counts of a [`Service`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -269,7 +270,7 @@ impl Service {
         self
     }
 
-    /// Sets the seed of request ids, trace ids and tokens. The default is 0.
+    /// Sets the seed for request ids, trace ids and tokens. The default is 0.
     pub fn seed(self, seed: u64) -> Self {
         self.set(|settings| settings.seed = seed)
     }
@@ -343,8 +344,8 @@ impl Service {
         self.set(|settings| settings.job_time = time)
     }
 
-    /// Sets whether each result of a hunt has the name of the rule in `yara_rule`. The default is
-    /// `false`, which matches recorded replies.
+    /// Sets whether the field `yara_rule` of each hunt result contains the name of the rule. The
+    /// default is `false`, which matches recorded replies.
     pub fn name_rules(self, names: bool) -> Self {
         self.set(|settings| settings.names_rules = names)
     }
@@ -387,7 +388,7 @@ impl Service {
         Client::new(self.clone(), clock.clone(), Auth::new(*cloud, credentials))
     }
 
-    /// Returns the numbers of requests, tokens, hunts and downloads.
+    /// Returns the request, token, hunt and download counts.
     pub fn counts(&self) -> Counts {
         match self.settings.clock.get() {
             Some(clock) => self.state(clock.now()).counts,

@@ -131,7 +131,7 @@ impl Call {
     #[cfg(not(feature = "yara"))]
     pub(super) fn hunt(&self, _: &Request<Vec<u8>>) -> Answer {
         Err(Refusal::input(
-            "this stand-in was built without YARA; enable the feature `yara` of malquery-mock",
+            "this stand-in does not support hunts; enable the feature `yara` of malquery-mock",
         ))
     }
 

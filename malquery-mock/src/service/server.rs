@@ -343,7 +343,7 @@ impl Connection {
             }
             (Some(it), None) if is_http11 && it.eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "the transfer-encoding is not supported; use chunked, with HTTP/1.1";
+                let why = "the transfer-encoding is not supported; use chunked over HTTP/1.1";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };

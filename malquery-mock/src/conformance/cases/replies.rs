@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "interim-replies",
-        consequence: "a hunt is billed twice, or an interim reply is mistaken for its result",
+        consequence: "a hunt is billed twice, or an interim reply is mistaken for the result",
         prepare: || {
             let interim =
                 b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "redirect-to-the-same-host",
-        consequence: "a hunt is billed twice, or an unrelated page is mistaken for its reply",
+        consequence: "a hunt is billed twice, or an unrelated page is mistaken for the reply",
         prepare: || {
             let script = |seen: &Seen| match seen.target.starts_with("/elsewhere") {
                 true => vec![reply("200 OK", "", b"elsewhere")],
@@ -89,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "body-until-close",
-        consequence: "a reply from a gateway that sends no length is lost",
+        consequence: "a reply that ends when the connection closes is lost",
         prepare: || {
             let reply = [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), pattern(300_000)].concat();
             served(
@@ -327,7 +327,7 @@ fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
             .map_err(|error| format!("status {status}: {error}"))?;
         same("the body", &body, b"")?;
     }
-    Ok("replies with 204 and 304 ended after their heads".into())
+    Ok("the 204 and 304 replies ended after their heads".into())
 }
 
 fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Outcome {
@@ -342,7 +342,7 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     }
     same("the body", &bytes, &b"hello"[..bytes.len()])?;
     Ok(match result {
-        Ok(_) => "the body ended at its declared length".into(),
+        Ok(_) => "no bytes beyond the declared length were returned".into(),
         Err(error) => format!("reading the body failed: {error}"),
     })
 }
@@ -408,7 +408,7 @@ fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome
         .iter()
         .any(|seen| seen.values("accept-encoding") != [b"identity"])
     {
-        return Err("the accept-encoding of the request was changed".into());
+        return Err("the request's accept-encoding header was changed".into());
     }
     same("a compressed body", &body, GZIP)?;
     match head.headers.get(header::CONTENT_ENCODING) {
@@ -433,7 +433,7 @@ fn decoded_body(server: &Server, transport: &dyn Transport) -> Outcome {
     }
     same("a decoded body", &body, TEXT)?;
     if encoding.is_some() || head.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err("the body was decoded, but its headers describe the compressed body".into());
+        return Err("the body was decoded, but content-encoding or content-length was kept".into());
     }
-    Ok("the body was decoded, and its headers match".into())
+    Ok("the body was decoded, and content-encoding and content-length were removed".into())
 }

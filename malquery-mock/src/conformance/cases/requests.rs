@@ -71,7 +71,10 @@ pub(super) const CASES: &[Case] = &[
 fn only_request(server: &Server) -> Result<Seen, String> {
     match server.seen().as_slice() {
         [seen] => Ok(seen.clone()),
-        seen => Err(format!("one request arrived as {} requests", seen.len())),
+        seen => Err(format!(
+            "`send` was called once, but {} requests arrived",
+            seen.len()
+        )),
     }
 }
 
@@ -87,7 +90,7 @@ fn get_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         }
     }
     if seen.values("host") != [server.address().to_string().as_bytes()] {
-        return Err("the GET did not have exactly one host header with the host and port".into());
+        return Err("the host header of the GET was missing, repeated or wrong".into());
     }
     Ok("no body was sent or announced".into())
 }
@@ -101,7 +104,7 @@ fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outco
     }
     same("the body", &seen.body, &body)?;
     if seen.values("content-length") != [body.len().to_string().as_bytes()] {
-        return Err("the POST did not have exactly one correct content-length header".into());
+        return Err("the content-length header of the POST was missing, repeated or wrong".into());
     }
     Ok(format!(
         "{} bytes arrived with the correct content-length",

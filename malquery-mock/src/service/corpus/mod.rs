@@ -33,9 +33,10 @@ const TRIES: usize = 3;
 ///
 /// Files are listed when the corpus is created, and read when a request needs them. They are never
 /// modified. A changed file is a new sample. On systems other than Unix, a change that keeps the
-/// size and the modification time may go undetected. A search reports samples with the same content
-/// once. It skips files that are gone or cannot be read, and lists up to 10 of them in `errors`. It
-/// fails if the path passed to [`open`](Self::open) is no longer accessible.
+/// size and the modification time may go undetected. If several samples have the same content, a
+/// search reports only one of them. A search skips files that are gone or cannot be read, and lists
+/// up to 10 of them in `errors`. It fails if the path passed to [`open`](Self::open) is no longer
+/// accessible.
 ///
 /// A search reads files of any size in chunks. A hunt holds up to one whole file per processor in
 /// memory. It skips samples that exceed 256 MiB or on which the rule runs longer than 60 seconds.
@@ -51,9 +52,9 @@ const TRIES: usize = 3;
 ///
 /// By default, a file has no label, and its first-seen date is the day of its last modification, in
 /// UTC. In a folder passed to [`open`](Self::open), the file `malquery-corpus.json` overrides these
-/// values, by relative path (with slashes) or by SHA-256. Values by SHA-256 take precedence, but
-/// `submitted_by_customer` is true if either value is. `malquery-corpus.json` itself is not a
-/// sample. All its keys are optional:
+/// values, by relative path (with slashes) or by SHA-256. The values for a SHA-256 take precedence
+/// over those for a path, but `submitted_by_customer` is true if either value is.
+/// `malquery-corpus.json` itself is not a sample. All its keys are optional:
 ///
 /// ```json
 /// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
@@ -534,7 +535,7 @@ impl Read for Checked {
     }
 }
 
-/// A file, folder or sample in memory that was skipped.
+/// A skipped file, folder or in-memory sample.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Skipped {

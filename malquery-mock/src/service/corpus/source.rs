@@ -171,7 +171,7 @@ impl Seek for Opened {
 }
 
 pub(super) fn changed() -> io::Error {
-    io::Error::other("the file has changed since it was found")
+    io::Error::other("a sample file has changed since it was found")
 }
 
 /// Lists all regular files in a folder and its subfolders, sorted by path, or a single file. Also

@@ -432,10 +432,13 @@ fn a_changed_file_is_a_new_sample() {
     let message = |error: std::io::Error| error.to_string();
     assert_eq!(
         message(entry.open().err().unwrap()),
-        "the file has changed since it was found"
+        "a sample file has changed since it was found"
     );
     let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
-    assert_eq!(message(error), "the file has changed since it was found");
+    assert_eq!(
+        message(error),
+        "a sample file has changed since it was found"
+    );
     assert!(corpus.find(&hash(b"MARK 1")).unwrap().is_err());
     assert_eq!(
         bytes(&corpus.find(&hash(b"MARK 2")).unwrap().unwrap()),
@@ -504,7 +507,7 @@ fn a_change_with_the_old_time_is_seen() {
     {
         assert_eq!(
             entry.open().err().unwrap().to_string(),
-            "the file has changed since it was found"
+            "a sample file has changed since it was found"
         );
         assert!(corpus.find(&hash(old)).unwrap().is_err());
         assert_eq!(bytes(&corpus.find(&hash(new)).unwrap().unwrap()), new);
