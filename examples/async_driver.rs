@@ -87,7 +87,7 @@ impl Session {
     ) -> Result<Response, SendFailure> {
         let request = reqwest::Request::try_from(request).map_err(|_| SendFailure::CannotSend)?;
         let failure = |error: reqwest::Error| {
-            eprintln!("no reply: {error}");
+            eprintln!("{error}");
             if error.is_connect() {
                 SendFailure::NotSent
             } else {

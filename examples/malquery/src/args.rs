@@ -255,7 +255,7 @@ pub(crate) enum Local {
     /// It searches the files in --corpus, or eight harmless files. It prints FALCON_BASE_URL=...,
     /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=... for clients to use, one per line.
     #[command(
-        after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  set -a; source serve.env; malquery quotas"
+        after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  sleep 1; set -a; source serve.env; malquery quotas"
     )]
     Serve {
         #[command(flatten)]
@@ -303,7 +303,7 @@ pub(crate) struct ServeOptions {
     /// Allow this many requests with a valid token in any 60 seconds
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
-    /// Write a line for each request to this file, or to standard error if no file is given
+    /// Write one line per request to this file; without FILE, to standard error
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) log: Option<PathBuf>,
 }
@@ -432,7 +432,7 @@ pub(crate) enum Call {
     /// the command asks for confirmation first, unless SHA-256 hashes or --yes are given. If it
     /// cannot ask, it fails.
     #[command(
-        after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
+        after_help = "Examples:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]
     Collect(Box<CollectArgs>),
 }
@@ -669,7 +669,7 @@ pub(crate) struct Results {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>, allow_negative_numbers = true, help_heading = "Filters")]
     pub(crate) limit: Option<u32>,
 
-    /// Return only these fields: sha256, md5, type, size, first_seen, label, family
+    /// Return only the given fields: any of sha256, md5, type, size, first_seen, label and family
     #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = field, help_heading = "Filters")]
     pub(crate) meta: Vec<MetaField>,
 }
@@ -767,7 +767,7 @@ const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"
 
 /// Builds the command line. The help of a command hides the global options that it does not use.
 pub(crate) fn command() -> clap::Command {
-    let rule = "The file with the YARA rule, instead of the argument [FILE]";
+    let rule = "The file with the YARA rule; use this or the argument [FILE]";
     let mut root =
         Cli::command().mut_subcommand("hunt", |hunt| hunt.mut_arg("rule", |arg| arg.help(rule)));
     for (id, heading, uses) in GLOBAL {

@@ -498,7 +498,7 @@ impl Commands<'_> {
         note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {
             true => {
-                "offline, the job ends with this command; use --wait, or start `malquery serve`"
+                "offline, the job is lost when this command ends; use --wait, or start `malquery serve`"
                     .into()
             }
             // The status `done` in the reply belongs to the submission, not to the job.

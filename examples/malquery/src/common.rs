@@ -26,7 +26,7 @@ const UNKNOWN: &str = "unknown";
 
 pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
 pub(crate) const NOTHING: &str = "nothing was found";
-pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download uses quota again";
+pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; resubmitting a hunt or a multi-download uses quota again";
 
 /// An output file that is written completely or not at all, even if a signal arrives.
 pub(crate) type Output = (OutputFile, Scratch);
@@ -106,7 +106,7 @@ impl Commands<'_> {
                      the last status of the job is {status}"
                 ),
                 Some(status) => format!(
-                    "the job is still running after {timeout} (--timeout); its status is {status}"
+                    "timed out after {timeout} (--timeout); the last status of the job is {status}"
                 ),
                 None => format!("{message} (--timeout is {timeout})"),
             };

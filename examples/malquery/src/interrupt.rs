@@ -93,7 +93,7 @@ pub(crate) fn listen() {
             thread::spawn(move || signals.forever().for_each(on_signal));
         }
         Err(error) => note(format_args!(
-            "warning: Ctrl-C will end the command without cleanup: {error}"
+            "warning: cannot handle Ctrl-C ({error}), so Ctrl-C ends the command without cleanup"
         )),
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn listen() {
     const CTRL_C: i32 = 2;
     if let Err(error) = ctrlc::set_handler(|| on_signal(CTRL_C)) {
         note(format_args!(
-            "warning: Ctrl-C will end the command without cleanup: {error}"
+            "warning: cannot handle Ctrl-C ({error}), so Ctrl-C ends the command without cleanup"
         ));
     }
 }
@@ -304,11 +304,14 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     })?;
     // No file is written if nothing was sent.
     if changed(&path) != before {
-        note(format_args!("the recording is saved in {}", path.display()));
+        note(format_args!(
+            "the recording was saved to {}",
+            path.display()
+        ));
         if DOWNLOADED.load(Ordering::SeqCst) {
+            let path = path.display();
             note(format_args!(
-                "warning: {} contains the downloaded malware",
-                path.display()
+                "warning: {path} or the folder {path}.bodies may contain the downloaded malware"
             ));
         }
     }

@@ -304,7 +304,7 @@ pub(crate) fn request(
             let id = id.map_or_else(String::new, |id| format!(", trace id {id}"));
             format!("{}{id}", reply.status())
         }
-        Err(error) => format!("no reply: {error}"),
+        Err(error) => error.to_string(),
     };
     note(format_args!("{line}: {outcome}, {} ms", time.as_millis()));
 }
@@ -356,7 +356,7 @@ impl ServiceErrors {
         };
         let mut all: Vec<_> = errors.iter().take(SHOWN).map(message).collect();
         if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
-            all.push(format!("further errors that are not shown: {more}"));
+            all.push(format!("errors not shown: {more}"));
         }
         let odd = |name: &&str| ["errors", "resources"].contains(name);
         for (name, value) in extra.iter().filter(|(name, _)| odd(name)) {

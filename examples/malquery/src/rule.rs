@@ -118,10 +118,10 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
     match error.kind() {
         RuleErrorKind::Invalid if error.message().starts_with("syntax error") => failure,
         RuleErrorKind::Selection => failure.hint(
-            "use --rule-name NAME to select a public rule, or --no-check-rule with `hunt` or `collect` to send the whole file",
+            "if the source has several public rules, use --rule-name NAME to select one; to send the whole file unchecked, use --no-check-rule with `hunt` or `collect`",
         ),
         _ => failure.hint(
-            "if the service accepts the rule, use --no-check-rule with `hunt` or `collect` to send it without this check",
+            "if you expect the service to accept the rule, use --no-check-rule with `hunt` or `collect` to send it unchecked",
         ),
     }
 }

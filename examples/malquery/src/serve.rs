@@ -19,7 +19,7 @@ use crate::source;
 pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Failure> {
     if session.names_a_service() || session.replay.is_some() || session.record.is_some() {
         return Err(Failure::refused(
-            "serve does not contact the service; remove --cloud, --base-url, --member-cid, --replay and --record",
+            "`serve` does not support --cloud, --base-url, --member-cid, --replay or --record; remove these options",
         ));
     }
     let corpus = source::corpus(session)?;

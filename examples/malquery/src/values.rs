@@ -70,7 +70,9 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
 /// Returns a parser for the path of a file. The parser refuses `-`.
 pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
-        true => Err("expected the path of a file, not a stream; for a file named `-`, use ./-"),
+        true => {
+            Err("standard input and output are not supported here; for a file named `-`, use ./-")
+        }
         false => Ok(path),
     })
 }
@@ -80,7 +82,7 @@ pub(crate) fn at_least_one<T: TryFrom<u64>>(text: &str) -> Result<T, &'static st
     match text.parse::<u64>() {
         Ok(number) if number > 0 => T::try_from(number).map_err(|_| too_large),
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(too_large),
-        _ => Err("expected a whole number of at least 1"),
+        _ => Err("expected a whole number greater than 0"),
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
         assert_eq!(at_least_one::<u32>("4294967295"), Ok(u32::MAX));
         for text in ["0", "-1", "", "1.5"] {
             let error = at_least_one::<u32>(text).unwrap_err();
-            assert_eq!(error, "expected a whole number of at least 1", "{text}");
+            assert_eq!(error, "expected a whole number greater than 0", "{text}");
         }
         for text in ["4294967296", "99999999999999999999"] {
             let error = at_least_one::<u32>(text).unwrap_err();

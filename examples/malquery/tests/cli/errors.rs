@@ -113,8 +113,7 @@ fn a_slow_job_still_runs_at_the_timeout() {
         let server = Server::with_answers((0..1000).map(|_| job("r-1", "inprogress")));
         // Enough time for a poll, even on a busy machine.
         let run = server.run(&format!("{line} --poll-interval 0.05 --timeout 1.5s"));
-        let error =
-            "error: the job is still running after 1.5 s (--timeout); its status is \"inprogress\"";
+        let error = "error: timed out after 1.5 s (--timeout); the last status of the job is \"inprogress\"";
         assert_eq!(run.error(6), error);
         run.says("hint: ").says(hint);
     };

@@ -27,7 +27,7 @@ fn a_lock_follows_no_link_and_never_waits() {
         let state = in_folder(&out, "state");
         let run = server.run(&format!("hunt {RULE} --state {state} --timeout 60"));
         run.error(2);
-        run.says(".state.lock: it is not a regular file; remove it");
+        run.says(".state.lock: it is not a regular file; remove the lock file");
         assert!(begun.elapsed() < Duration::from_secs(20), "{kind}");
         assert_eq!(names(&out), [".state.lock"], "{kind}");
     }

@@ -13,7 +13,7 @@ fn a_command_is_recorded_and_replayed() {
         job(SEARCH, "done"),
     ]);
     let recorded = server.run(&format!("{line} --record {cassette}"));
-    recorded.says(&format!("the recording is saved in {cassette}"));
+    recorded.says(&format!("the recording was saved to {cassette}"));
     // The client id in the tests is only 5 bytes long.
     let warning = format!("warning: {cassette}: a secret shorter than 6 bytes");
     recorded.says(&warning);
@@ -49,7 +49,8 @@ fn a_command_is_recorded_and_replayed() {
 fn a_recording_of_malware_says_so() {
     let out = folder();
     let (tape, target) = (in_folder(&out, "tape.json"), in_folder(&out, "out"));
-    let warning = format!("warning: {tape} contains the downloaded malware\n");
+    let warning =
+        format!("warning: {tape} or the folder {tape}.bodies may contain the downloaded malware\n");
     for (line, holds) in [
         (format!("download {A} --output {target}"), true),
         (format!("samples {ARCHIVE} --output {target}"), true),
@@ -224,6 +225,6 @@ fn a_long_wait_says_so_once_a_minute() {
     assert!(
         lines
             .clone()
-            .all(|line| line.contains(" min") && line.contains(", inprogress, polls: "))
+            .all(|line| line.contains(": inprogress after ") && line.contains(" min, polls: "))
     );
 }

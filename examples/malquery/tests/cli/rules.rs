@@ -47,7 +47,7 @@ fn a_doubtful_refusal_names_the_way_out() {
         for command in ["check-rule", "hunt"] {
             let run = Server::with_answers([]).run(&format!("{command} {rule}"));
             run.error(2);
-            run.says("--no-check-rule with `hunt` or `collect` to send ");
+            run.says("use --no-check-rule with `hunt` or `collect`");
         }
     }
     // For a syntax error, skipping the check is not suggested.

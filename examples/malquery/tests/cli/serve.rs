@@ -113,7 +113,7 @@ fn the_stand_in_asks_no_service() {
         assert!(
             plain(&format!("serve {option}"))
                 .error(2)
-                .contains("serve does not contact the service")
+                .contains("`serve` does not support --cloud")
         );
     }
 }

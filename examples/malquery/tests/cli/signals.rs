@@ -46,7 +46,7 @@ fn ctrl_c_writes_the_recording() {
     });
     assert_eq!(run.signal, Some(2));
     run.says("error: interrupted\n")
-        .says(&format!("the recording is saved in {cassette}\n"));
+        .says(&format!("the recording was saved to {cassette}\n"));
     let text = fs::read_to_string(&cassette).unwrap();
     assert!(
         text.contains("\"id\": \"hunt\"") && !text.contains("s3cret"),
