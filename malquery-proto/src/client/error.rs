@@ -322,7 +322,8 @@ impl std::fmt::Display for Error {
 debug_with_sources!(Error);
 
 impl Error {
-    /// Converts an error from reading a [`Download`](super::Download).
+    /// Converts an [`io::Error`] that occurred while reading a [`Download`](super::Download) into
+    /// an `Error`.
     pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),

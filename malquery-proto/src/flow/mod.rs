@@ -325,10 +325,10 @@ pub struct RetryPolicy {
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The maximum pause to accept from the reply to a call. If the service asks for a longer one,
-    /// the call fails with the error reply, which contains the retry time. A [`JobFlow`] may accept
-    /// longer pauses for its polls. A rate limit in the reply to one call also delays other calls,
-    /// by up to 2 minutes, whatever this value is.
+    /// The longest pause that the reply to a call may request. If the service asks for a longer
+    /// one, the call fails with the error reply, which contains the retry time. A [`JobFlow`] may
+    /// accept longer pauses for its polls. A rate limit in the reply to one call also delays other
+    /// calls by up to 2 minutes, regardless of this value.
     pub max_rate_limit_wait: Duration,
     /// The time limit for a call, including its attempts and pauses. Each poll of a job is a
     /// separate call. For a download, each attempt must start within this limit, but the reply may

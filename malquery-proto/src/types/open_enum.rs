@@ -28,7 +28,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Returns the word. A known word is in lowercase.
+            /// Returns the value as a string. Known values are lowercase.
             pub fn as_str(&self) -> &str {
                 match self {
                     $( Self::$variant => $text, )+
