@@ -104,7 +104,7 @@ pub fn status(status: u16) -> Reply {
     }))
 }
 
-/// Returns a reply with a value such as `serde_json::json!({..})` as its JSON body.
+/// Returns a reply whose JSON body is this value, such as `serde_json::json!({..})`.
 ///
 /// # Panics
 /// Panics if the status is not in the range 200 to 999, or if the value cannot be serialized as
@@ -154,7 +154,7 @@ pub fn quotas() -> Reply {
     json(200, json!({"meta": meta, "errors": []}))
 }
 
-/// Returns the reply to the submission of a hunt, an exact search or a multi-download, with this
+/// Returns the reply to a submitted hunt, exact search or multi-download. The reply contains this
 /// request id. As in MalQuery, its `status` is `done`, which is not the status of the job.
 pub fn submitted(id: impl fmt::Display) -> Reply {
     job(id, "done")
@@ -210,7 +210,8 @@ pub fn quota_exhausted() -> Reply {
     envelope(429, "malquery-api").set("resources", json!([]))
 }
 
-/// Returns the gateway's reply to a request over the rate limit, with `retry-after` in seconds.
+/// Returns the gateway's reply to a request that exceeds the rate limit. Its `retry-after` header
+/// contains this number of seconds.
 pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }

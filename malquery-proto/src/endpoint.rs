@@ -18,7 +18,7 @@ pub struct Endpoint {
     pub method: Method,
     /// The path to append to the base URL.
     pub path: &'static str,
-    /// The media type of the reply, sent in the `Accept` header.
+    /// The value of the `Accept` header: the media type of the reply.
     pub accept: &'static str,
     /// The scope that the API client needs. `None` for the token endpoints.
     pub scope: Option<Scope>,
@@ -125,9 +125,9 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resend {
-    /// The request may be sent again: as far as is known, a failed request costs no quota.
+    /// The request may be sent again. No cost is documented for a request that fails.
     Safe,
     /// The request may cost quota. It is retried only if it provably never reached the service, or
-    /// if the reply is a 401 or a rate limit (429).
+    /// if the reply is a 401 or a rate-limit error (429).
     Billed,
 }

@@ -325,8 +325,8 @@ impl ApiError {
         self.kind
     }
 
-    /// Returns those errors in the body that have a message or a code. Empty if the body is not in
-    /// the service's format.
+    /// Returns each error in the body that has a message or a code. The slice is empty if the body
+    /// is not in the service's format.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
     }
@@ -336,7 +336,7 @@ impl ApiError {
         self.trace_id.as_deref()
     }
 
-    /// Returns the name of the cloud in the `X-Cs-Region` header, if any.
+    /// Returns the cloud name from the `X-Cs-Region` header, if there is one.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Finds and masks secrets in untrusted text, in several common encodings.
+//! Finds and masks secrets in untrusted text, even if they are encoded in a common way.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -40,7 +40,8 @@ pub(crate) const CUT: char = '…';
 ///
 /// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
 /// - hex digits, with or without common separators such as `:` or `0x`
-/// - base64, in the standard or the URL-safe alphabet, together with the encoded text around it
+/// - base64, in the standard or the URL-safe alphabet, even if the secret is only part of the
+///   encoded text
 ///
 /// Line breaks and indentation inside a secret are ignored. If a secret is longer than 64 bytes,
 /// only about the first 64 must match.

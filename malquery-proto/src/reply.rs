@@ -137,7 +137,7 @@ pub enum RetryAfter {
 }
 
 impl RetryAfter {
-    /// Returns the time of the retry for a reply that arrived at `now`.
+    /// Returns the time at which the service allows a retry, if the reply arrived at `now`.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,

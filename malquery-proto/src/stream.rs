@@ -14,8 +14,8 @@ use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
 /// Checks the bytes of a download as they arrive, in chunks of any size.
 ///
-/// The check does not keep the body. It buffers only the first 2 KiB and, for an archive, about the
-/// last 128 KiB at most.
+/// The check does not keep the body. It buffers only the first 2 KiB and, for an archive, up to
+/// about 128 KiB from the end.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -314,7 +314,7 @@ impl StreamCheck {
     ///
     /// # Errors
     /// Fails if the body is too short, has the wrong hash, or has an unexpected content encoding.
-    /// If a zip archive is required, also fails if the body does not both begin and end like one.
+    /// If a zip archive is required, also fails unless the body begins and ends like one.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -30,7 +30,8 @@ pub enum ConfigError {
     /// The root certificates cannot be read or parsed, or none of them can be used.
     #[error("{origin} cannot be loaded as X.509 certificates in PEM format")]
     RootCertificates {
-        /// A description of the certificates, with their file or environment variable, if any.
+        /// A description of the certificates, including the file or environment variable that they
+        /// come from, if any.
         origin: String,
         /// The reason, or `None` if no certificate was found.
         #[source]
@@ -98,7 +99,8 @@ pub enum UreqErrorKind {
     Certificate,
     /// TLS failed for another reason.
     Tls,
-    /// The proxy refused the connection, or rejected the user name and password.
+    /// The proxy does not allow a connection to the host, or requires a valid user name and
+    /// password.
     ProxyRefused,
     /// The connection through the proxy failed for another reason.
     Proxy,

@@ -300,7 +300,7 @@ pub(crate) struct ServeOptions {
     /// Make each token expire after this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) token_life: Option<Duration>,
-    /// Allow this many requests with a valid token in any 60 seconds
+    /// Allow this many requests with a valid token in any 60-second period
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
     /// Write one line per request to this file; without FILE, to standard error

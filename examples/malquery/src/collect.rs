@@ -174,7 +174,7 @@ impl Commands<'_> {
             Some(most) => format!("{most_of_a_search}{most} downloads"),
             None => "a download per sample found".to_owned(),
         });
-        let costs = costs.join(" and ");
+        let costs = costs.join(", plus ");
         if args.no_check_quota {
             note(format_args!("cost: {costs}"));
         } else {
@@ -747,7 +747,7 @@ impl Shown<'_> {
         }
         if report.omits_entries && !report.duplicate_names {
             note(format_args!(
-                "warning: bytes outside the listed entries of the archive may hide further entries"
+                "warning: the archive may contain entries that its directory does not list"
             ));
         }
         if report.is_empty {

@@ -111,8 +111,8 @@ pub struct File<I = Interaction> {
     /// The name and version of the program that wrote the file.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The name of the redaction rules: `falcon-2` for [the current
-    /// ones](self#what-is-recorded). A session that appends to a cassette keeps this name.
+    /// The name of the redaction rules: `falcon-2` for [the current ones](self#what-is-recorded). A
+    /// session that appends to a cassette leaves this key unchanged.
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in the order of their requests.
@@ -132,7 +132,7 @@ pub struct Interaction {
     /// The response.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub response: Option<Response>,
-    /// The failure in place of a response.
+    /// The failure that occurs instead of a response.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub error: Option<Failure>,
     /// The number of requests that this interaction answers: at least 1, and 1 by default.
@@ -184,8 +184,8 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// A JSON value. In a response, it is sent in compact form, with unchanged numbers and key
-    /// order.
+    /// A JSON value. In a response, it is sent in compact form. Its numbers and the order of its
+    /// keys are preserved.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
     /// UTF-8 text.
@@ -233,7 +233,7 @@ pub struct Truncation {
     pub truncate_after: u64,
 }
 
-/// A failure in place of a response.
+/// A failure that occurs instead of a response.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ use super::{Cassette, Interaction};
 use crate::json;
 use crate::reply::{self, Fault, Reply};
 
-/// Replaces or adds replies in a cassette. Created with [`Cassette::on`].
+/// Replaces replies in a cassette, or adds replies to it. Created with [`Cassette::on`].
 #[derive(Debug)]
 #[must_use = "call `reply` or `fault` to get a cassette"]
 pub struct Overlay {
@@ -58,8 +58,8 @@ impl Cassette {
 
 impl Overlay {
     /// Selects only the nth request that the interactions with this id answer. Requests are counted
-    /// from 0, in cassette order. Without `nth`, all of these requests are selected. With `extra`
-    /// and without `nth`, only the first request for each interaction is selected.
+    /// from 0, in cassette order. Without `nth`, all of these requests are selected, or only the
+    /// first one for each interaction if [`extra`](Self::extra) is set.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self

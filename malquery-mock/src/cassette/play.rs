@@ -76,8 +76,8 @@ impl Cassette {
         (mock, guard)
     }
 
-    /// Like [`play`](Self::play), but returns no guard, because a guard can panic. A program calls
-    /// this, and [`Mock::check`] at the end.
+    /// Like [`play`](Self::play), but returns no guard, because a guard can panic. Use this method
+    /// in a program, and call [`Mock::check`] at the end.
     #[track_caller]
     pub fn transport(&self) -> Mock {
         let state = State {
@@ -323,8 +323,8 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     body
 }
 
-/// Panics on drop if a request got no reply or if unused replies remain: see [`Mock::check`].
-/// Returned by [`Cassette::client`] and [`Cassette::play`].
+/// The guard returned by [`Cassette::client`] and [`Cassette::play`]. It panics on drop if a
+/// request got no reply or if unused replies remain: see [`Mock::check`].
 ///
 /// If the thread is already panicking, the guard only prints the unmatched requests.
 #[must_use = "the guard checks on drop that every reply was used"]

@@ -137,7 +137,7 @@ impl Recording {
         }
         let mut notes = writer.notes;
         if policy.has_short {
-            notes.push("a secret shorter than 6 bytes cannot be redacted".into());
+            notes.push("a secret is shorter than 6 bytes, so it cannot be redacted".into());
         }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");

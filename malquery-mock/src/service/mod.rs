@@ -226,9 +226,9 @@ impl Service {
 
     /// Creates a service that searches a corpus.
     ///
-    /// By default, its account is in US-1 and has 100 hunts and 50 downloads per month, both
-    /// scopes, and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
-    /// `inprogress` at least once.
+    /// By default, its account is in US-1 and may use 100 hunts and 50 downloads per month. Its API
+    /// client has the scopes `malquery:read` and `malquery:write`, and may send 6,000 requests per
+    /// minute. Tokens expire after 1,799 seconds, and a job reports `inprogress` at least once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
             corpus,
@@ -260,7 +260,7 @@ impl Service {
     /// Creates a service that searches the files in a folder, or a single file.
     ///
     /// # Errors
-    /// Fails like [`Corpus::open`].
+    /// Returns any error from [`Corpus::open`].
     pub fn over(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         Corpus::open(folder).map(Self::new)
     }
@@ -322,8 +322,8 @@ impl Service {
         self.set(|settings| settings.downloads = limit)
     }
 
-    /// Sets the maximum number of requests with a valid token in any 60 seconds. The default is
-    /// 6,000.
+    /// Sets the maximum number of requests with a valid token in any 60-second period. The default
+    /// is 6,000.
     pub fn rate_limit(self, per_minute: usize) -> Self {
         self.set(|settings| settings.rate_limit = per_minute)
     }

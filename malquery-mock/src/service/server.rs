@@ -41,13 +41,14 @@ const LIMITS: Limits = Limits {
     linger: Duration::from_secs(2),
 };
 
-/// An HTTP/1.1 server for a [`Service`], for clients in any language. It stops when it is dropped.
+/// An HTTP/1.1 server that makes a [`Service`] available to clients in any language. It stops when
+/// it is dropped.
 ///
 /// Each connection has its own thread. At most 1,024 connections are served at once; further ones
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
 /// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
 /// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
-/// accept one chunk of a reply (about 64 KiB).
+/// accept a chunk (about 64 KiB) of a reply.
 ///
 /// The server does not support TLS. A `BaseUrl` accepts `http://` only for `localhost` and loopback
 /// addresses.

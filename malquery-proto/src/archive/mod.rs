@@ -46,8 +46,8 @@
 //!
 //! See [`Limits`]. [`Archive::open`] fails if the archive has too many entries or too large a
 //! directory, or if overlapping entries are found. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) fail if the total size of the entries is too large. They report an
-//! entry that exceeds a limit on its own as damaged, and read the other entries. An archive inside
+//! [`extract`](Archive::extract) fail if the total size of the entries is too large. If a single
+//! entry exceeds a limit, they report that entry as damaged and read the others. An archive inside
 //! an archive is treated as an ordinary sample.
 //!
 //! # Performance
@@ -253,8 +253,8 @@ impl<R: Read + Seek> Archive<R> {
     /// Files appear complete or not at all. On Unix, only the owner can read and write new files,
     /// and they are not executable. If samples are [expected](Self::expect_samples), only those are
     /// kept, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
-    /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
-    /// is `true`; otherwise, extraction fails.
+    /// same content stays unchanged. An existing file with different content is replaced if
+    /// `overwrite` is `true`; otherwise, extraction fails.
     ///
     /// An entry whose content has the SHA-256 of an expected sample is accepted even if its
     /// checksum in the archive is wrong.

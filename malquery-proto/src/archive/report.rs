@@ -354,7 +354,7 @@ impl Report {
         } else if self.duplicate_names {
             "; several entries have the same name, and only the last of them can be read"
         } else if self.omits_entries {
-            "; bytes outside the listed entries may hide further entries"
+            "; the archive may contain entries that its directory does not list"
         } else {
             ""
         }

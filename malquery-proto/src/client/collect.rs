@@ -63,7 +63,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 ///     let archive = OutputFile::create_new("samples.zip")?;
 ///     client.collect(&mut job, archive, |progress: &Progress<'_>| match store(progress.collect) {
 ///         Ok(()) => ControlFlow::Continue(()),
-///         Err(_) => ControlFlow::Break(()), // send nothing until the state is stored
+///         Err(_) => ControlFlow::Break(()), // the state was not stored, so send nothing
 ///     })?
 /// };
 /// fs::remove_file("job.json")?;

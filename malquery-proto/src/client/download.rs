@@ -6,8 +6,9 @@ use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The body of a download, as a reader that checks the bytes.
 ///
-/// If the body is interrupted or fails a check, for example because its SHA-256 is wrong, reading
-/// it to the end returns an error. Functions such as [`io::copy`] therefore fail too.
+/// If the download is interrupted or the body fails a check, for example because its SHA-256 is
+/// wrong, reading the body to the end returns an error. Functions such as [`io::copy`] therefore
+/// fail too.
 ///
 /// **The bytes are malware.** Do not use them until the whole body has been read without an error.
 #[must_use = "the whole download is checked only when it is read to the end"]

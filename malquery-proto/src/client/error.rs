@@ -202,9 +202,9 @@ impl Error {
         }
     }
 
-    /// Returns the request id of the job that the call last submitted or waited for, if the error
-    /// contains it. The job may have been billed: unless it failed, poll this id instead of
-    /// submitting the job again.
+    /// Returns the last request id that the call received or polled, if the error contains one. Its
+    /// job may have been billed: unless the job failed, poll this id instead of submitting it
+    /// again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Flow { error, job, .. } => error.request_id().or(job.as_ref()),
@@ -322,8 +322,8 @@ impl std::fmt::Display for Error {
 debug_with_sources!(Error);
 
 impl Error {
-    /// Converts an [`io::Error`] that occurred while reading a [`Download`](super::Download) into
-    /// an `Error`.
+    /// Creates an `Error` from an [`io::Error`] that occurred while reading a
+    /// [`Download`](super::Download).
     pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),

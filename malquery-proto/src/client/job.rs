@@ -38,12 +38,12 @@ impl Job {
         }
     }
 
-    /// Returns the request id. This or another process can pass it to [`Client::attach`].
+    /// Returns the request id, which any process can pass to [`Client::attach`].
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// Returns the reply to the submission. `None` for a job from [`Client::attach`].
+    /// Returns the reply to the submission, or `None` for a job from [`Client::attach`].
     pub fn submitted(&self) -> Option<&JsonReply<Hunt>> {
         self.submitted.as_deref()
     }

@@ -183,7 +183,7 @@ impl Client {
         self
     }
 
-    /// Sets the maximum duration of a call. After that, it fails with [`FlowError::Deadline`] or
+    /// Sets the maximum duration of a call. A longer call fails with [`FlowError::Deadline`] or
     /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
     /// The duration includes the [quota check](Self::check_quota). [`Client::collect`] counts as one
@@ -206,9 +206,9 @@ impl Client {
     /// is `false`.
     ///
     /// The check calls [`GetQuotas`], which costs no quota. The job is not submitted if that call
-    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the reply has
-    /// no valid count or limit ([`FlowError::QuotaUnknown`]). The check is not a guarantee: another
-    /// client may use the quota before the job is submitted.
+    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the count or
+    /// the limit in the reply is missing or invalid ([`FlowError::QuotaUnknown`]). The check is not
+    /// a guarantee: another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -557,7 +557,8 @@ impl Client {
     }
 
     /// Revokes the token that this client shares with its clones. The next call requests a new
-    /// token. Does nothing if there is no token, or if it was obtained elsewhere. Costs no quota.
+    /// token. Does nothing if there is no token, or if the token was obtained elsewhere. Costs no
+    /// quota.
     ///
     /// # Errors
     /// Fails if the token cannot be revoked. The client drops it anyway, and it expires on its own,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::atomic_file::{self, AtomicFile, folder};
 
-/// An output file that appears complete or not at all.
+/// An output file that appears only once it is complete.
 ///
 /// Until it is complete, the file has a temporary name in the target folder. On Unix, only its
 /// owner can read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete
@@ -74,8 +74,8 @@ impl OutputFile {
         &self.path
     }
 
-    /// Returns the temporary path of the incomplete file. A program that exits without dropping
-    /// this value can delete the file at this path.
+    /// Returns the temporary path of the incomplete file. If a program must exit without dropping
+    /// the `OutputFile`, it can delete this file first.
     pub fn temporary(&self) -> &Path {
         self.file.path()
     }

@@ -121,7 +121,7 @@ pub(super) enum Bearer {
 }
 
 impl Auth {
-    /// Creates a session that requests tokens for these credentials from `base`.
+    /// Creates a session that requests tokens from `base` with these credentials.
     pub fn new(base: impl Into<BaseUrl>, credentials: Credentials) -> Self {
         Self::from(base.into(), Source::Credentials(credentials))
     }

@@ -50,7 +50,7 @@ macro_rules! constructors {
 
             /// Sets the time by which the call must end. A call that takes longer fails with
             /// [`FlowError::Deadline`] or with the error of its last request. The time limit of the
-            /// policy may end it earlier.
+            /// policy may end the call earlier.
             pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
                 self.attempts.set_deadline(deadline);
             }

@@ -204,9 +204,10 @@ impl std::fmt::Debug for Attempt {
 /// cannot be reported twice.
 ///
 /// If you do not send the request, pass the ticket to [`Flow::cancel`]. If a ticket is dropped, for
-/// example with a canceled future, the outcome stays unknown. A submission then fails with
-/// [`OutcomeUnknown`](FlowError::OutcomeUnknown) whenever it is polled. If the request was for a
-/// token, the flows that need it wait for up to 90 seconds before one of them requests another.
+/// example with a canceled future, the outcome stays unknown. If the request was a submission, its
+/// flow then fails with [`OutcomeUnknown`](FlowError::OutcomeUnknown) whenever it is polled. If the
+/// request was for a token, the flows that need it wait for up to 90 seconds before one of them
+/// requests another.
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
@@ -286,8 +287,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// How a request failed without a complete reply: whether the service may have received it, and
-/// whether a retry may succeed.
+/// The kind of failure of a request that got no complete reply. It states whether the service may
+/// have received the request, and whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -303,7 +304,7 @@ pub enum SendFailure {
 
 /// How often, and for how long, calls are retried.
 ///
-/// The table in [`CallFlow`] shows which outcomes are retried. A
+/// The table in [`CallFlow`] shows which outcomes lead to a retry. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
 /// the service, or if the reply is a 401 or a rate limit (429).
 ///
@@ -312,7 +313,7 @@ pub enum SendFailure {
 ///
 /// use malquery_proto::flow::RetryPolicy;
 ///
-/// // For an interactive program, where a person waits.
+/// // For an interactive program, whose user is waiting for the result.
 /// let policy = RetryPolicy { max_attempts: 2, time_limit: Duration::from_secs(30), ..RetryPolicy::default() };
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

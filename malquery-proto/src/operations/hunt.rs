@@ -84,8 +84,8 @@ impl Hunt {
     /// ```
     ///
     /// # Errors
-    /// Fails if YARA rejects the rule, if it cannot be checked locally, or if the source has no
-    /// rule or several rules to hunt for.
+    /// Fails if YARA rejects the rule, if the rule cannot be checked locally, or if the source does
+    /// not contain exactly one rule to hunt for.
     #[cfg(feature = "yara")]
     pub fn check(&self) -> Result<Vec<crate::yara::Warning>, crate::yara::RuleError> {
         crate::yara::RuleFile::parse(self.yara_rule.as_str())?

@@ -67,7 +67,8 @@ model! {
         pub monitor_limit: Option<u64>,
         /// The number of days until the quotas are renewed.
         pub days_left: Option<u64>,
-        /// The time at which the quotas are renewed, according to CrowdStrike in ISO 8601 format.
+        /// The time at which the quotas are renewed. According to CrowdStrike, it is in ISO 8601
+        /// format.
         pub refresh_time: Option<Json>,
         /// The number of hunts by each user.
         pub hunt_counts: Vec<UserCount>,

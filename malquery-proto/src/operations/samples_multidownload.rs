@@ -43,8 +43,8 @@ pub struct SamplesMultidownload {
 }
 
 impl SamplesMultidownload {
-    /// Creates the operation for these samples. Duplicates are removed, so each sample is sent and
-    /// billed only once.
+    /// Creates the operation for these samples. Duplicates are removed, so each sample is requested
+    /// and billed only once.
     pub fn new(samples: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         let mut seen = HashSet::new();
         let samples = samples.into_iter().map(|sample| *sample.borrow());

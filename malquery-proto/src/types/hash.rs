@@ -86,7 +86,7 @@ macro_rules! hash {
 }
 
 hash!(
-    /// The SHA-256 of a sample, by which MalQuery identifies it.
+    /// The SHA-256 of a sample. MalQuery identifies samples by their SHA-256.
     ///
     /// ```
     /// use malquery_proto::types::Sha256;

@@ -58,7 +58,7 @@ model! {
         pub reqtype: Option<RequestType>,
         /// The status of the job.
         pub status: Option<JobStatus>,
-        /// The number of samples, in total and with each verdict.
+        /// The total number of samples, and the number with each verdict.
         pub stats: Option<Stats>,
         /// The options with which the job was submitted.
         pub options: Option<Json>,

@@ -8,8 +8,8 @@ use super::{Date, FileSize, FileType, MetaField, ParseError};
 
 /// The options of an exact search or a hunt. Only options that you set are sent.
 ///
-/// [`Hunt`](crate::operations::Hunt) and [`ExactSearch`](crate::operations::ExactSearch) also
-/// have these setters.
+/// [`Hunt`](crate::operations::Hunt) and [`ExactSearch`](crate::operations::ExactSearch) have the
+/// same setters as this type.
 ///
 /// ```
 /// use malquery_proto::types::{FileType, MetaField, SearchOptions};
@@ -135,7 +135,7 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Selects the fields to return for each sample. If fields are selected, but not
+            /// Selects the fields to return for each sample. If you select fields and leave out
             /// [`MetaField::Label`]($crate::types::MetaField::Label), the service counts every
             /// result as unknown.
             #[must_use]

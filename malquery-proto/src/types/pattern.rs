@@ -31,9 +31,9 @@ const WHAT: &str = "a pattern";
 impl Pattern {
     /// Creates a pattern from hex digits in a common notation, such as `89 48` or `0x89,0x48`.
     ///
-    /// Each byte is a pair of hex digits. Outside the pairs, whitespace, commas, colons and the
-    /// prefixes `0x` and `\x` are ignored, and so are braces around the whole text. The pattern
-    /// stores only the digits, in lowercase, so two hex patterns for the same bytes are equal.
+    /// Each byte is a pair of hex digits. Whitespace, commas, colons and the prefixes `0x` and `\x`
+    /// are ignored outside the pairs, and so are braces around the whole text. The pattern stores
+    /// only the digits, in lowercase, so two hex patterns for the same bytes are equal.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;

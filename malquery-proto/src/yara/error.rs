@@ -31,8 +31,8 @@ pub enum RuleErrorKind {
     /// The source may be valid, but this crate cannot check it, for example because it has an
     /// `include`, uses an unknown module or an external variable, or exceeds a limit of this crate.
     Unchecked,
-    /// There is no public rule, there are several public, non-global rules and none is selected, or
-    /// the selected rule is missing or private.
+    /// The source has no public rule, or it has several public, non-global rules and none of them
+    /// is selected, or the selected rule is missing or private.
     Selection,
 }
 

@@ -12,8 +12,8 @@ const MAX_NAMES: usize = 100;
 
 /// YARA source with any number of rules, such as the contents of a rule file.
 ///
-/// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule, which
-/// [`select`](Self::select) extracts with the rules and imports that the rule needs.
+/// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule.
+/// [`select`](Self::select) extracts a rule, together with the rules and imports that it needs.
 /// [`check`](Self::check) compiles the source.
 ///
 /// ```
@@ -163,8 +163,8 @@ impl RuleFile {
         &self.rules
     }
 
-    /// Extracts one rule and the global rules, with every rule that they directly or indirectly
-    /// refer to, the imports that all these rules use, and all includes.
+    /// Extracts one rule, the global rules, and every rule that they refer to, directly or
+    /// indirectly. Also extracts the imports that any of these rules uses, and all includes.
     ///
     /// All parts are copied unchanged and in their original order, each on a new line. Comments
     /// between them are omitted.
@@ -442,7 +442,8 @@ impl fmt::Debug for RuleFile {
     }
 }
 
-/// Returns the source, so that [`Hunt::new`](crate::operations::Hunt::new) accepts a `RuleFile`.
+/// Converts a `RuleFile` into its source. This allows [`Hunt::new`](crate::operations::Hunt::new)
+/// to accept a `RuleFile`.
 impl From<RuleFile> for String {
     fn from(file: RuleFile) -> Self {
         file.text

@@ -15,7 +15,7 @@ fn a_command_is_recorded_and_replayed() {
     let recorded = server.run(&format!("{line} --record {cassette}"));
     recorded.says(&format!("the recording was saved to {cassette}"));
     // The client id in the tests is only 5 bytes long.
-    let warning = format!("warning: {cassette}: a secret shorter than 6 bytes");
+    let warning = format!("warning: {cassette}: a secret is shorter than 6 bytes");
     recorded.says(&warning);
     assert_eq!(recorded.json()["meta"]["reqid"], SEARCH);
     let text = fs::read_to_string(&cassette).unwrap();
