@@ -67,4 +67,11 @@ fn every_target_has_a_program_and_seeds() {
             "{name}"
         );
     }
+    // The fuzzing package is outside the workspace, so `cargo test` does not build it.
+    let features = manifest
+        .split("../../malquery-proto\", features = [\"")
+        .nth(1);
+    let feature = features.and_then(|rest| rest.split('"').next()).unwrap();
+    let library = include_str!("../malquery-proto/Cargo.toml");
+    assert!(library.contains(&format!("\n{feature} = [")), "{feature}");
 }

@@ -63,7 +63,7 @@ impl Fault {
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
-                "cannot connect to HOST (check the network, the firewall, and whether a proxy is needed)"
+                "could not connect to HOST (check the network, the firewall, and whether a proxy is needed)"
             }
             Self::Dns => {
                 "the name of HOST could not be resolved (check the cloud or base URL, the network, \
@@ -304,7 +304,7 @@ impl Reply {
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         let response = self.response();
         if bytes > response.body.len() {
-            panic!("cannot truncate the body at offset {bytes}; it is shorter");
+            panic!("cannot truncate the body: offset {bytes} is past its end");
         }
         response.truncate_after = Some(bytes as u64);
         self

@@ -35,7 +35,7 @@ pub enum Mode {
     /// Sends the requests and replaces the cassette (`record`). Fails if the file changes during
     /// the session, so use a separate cassette for each test.
     Record,
-    /// Answers from the cassette if possible, sends the other requests, and adds them to the
+    /// Answers requests from the cassette if possible, sends the others, and adds them to the
     /// cassette (`append`). Token requests are always sent, and never added. A job that starts live
     /// continues live. A recorded job cannot continue live, because its real id is not in the
     /// cassette; record the job again.
@@ -100,7 +100,8 @@ impl FromStr for Mode {
     }
 }
 
-/// The error returned if a session cannot start or a [`Mode`] is not valid. No request was sent.
+/// The error returned if a session cannot start or a string is not a valid [`Mode`]. No request was
+/// sent.
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct OpenError(Arc<CassetteError>);
@@ -125,8 +126,9 @@ impl fmt::Debug for OpenError {
 impl From<CassetteError> for OpenError {
     fn from(mut error: CassetteError) -> Self {
         if error.source.is_some() {
-            error.message +=
-                &format!("; to record a cassette, set {VARIABLE}=record and run again");
+            error.message += &format!(
+                " (to record a cassette, use the mode `record`, for example with {VARIABLE}=record)"
+            );
         }
         Self(Arc::new(error))
     }
@@ -195,7 +197,7 @@ impl Session {
 
     /// Keeps these secrets, such as a proxy password, out of the recording, in addition to the
     /// client's own credentials. A recording does not start if one of these secrets is 1 to 5 bytes
-    /// long, because it could be part of an ordinary word.
+    /// long, because such a short secret could be part of an ordinary word.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -208,9 +210,9 @@ impl Session {
     /// requests.
     ///
     /// # Errors
-    /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the mode
-    /// requires a cassette that cannot be read or written, or, in a recording, if one of the
-    /// [`secrets`](Self::secrets) is 1 to 5 bytes long.
+    /// Returns any error from [`Mode::from_env`], unless [`mode`](Self::mode) was called. Also
+    /// fails if the mode requires a cassette that cannot be read or written, or, in a recording, if
+    /// one of the [`secrets`](Self::secrets) is 1 to 5 bytes long.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -235,7 +237,7 @@ impl Session {
     /// Like [`client`](Self::client), but returns a transport for a client with your own settings.
     ///
     /// # Errors
-    /// Fails like [`client`](Self::client).
+    /// See [`client`](Self::client).
     #[track_caller]
     pub fn transport<T: Transport + 'static>(
         self,
@@ -419,7 +421,7 @@ impl SessionGuard {
     }
 
     /// Like [`save`](Self::save), but writes to this path and omits exchanges that cannot be
-    /// recorded. If the path is not the cassette's own, replaces an existing file.
+    /// recorded. An existing file at this path is replaced, unless it is the cassette itself.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The guard keeps the recording.

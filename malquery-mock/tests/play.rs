@@ -525,7 +525,7 @@ fn a_reply_breaks_off_within_its_body() {
         panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
     assert_eq!(
         message,
-        "cannot truncate the body at offset 6; it is shorter"
+        "cannot truncate the body: offset 6 is past its end"
     );
     assert!(panic_of(|| drop(reply::fault(Fault::Eof).truncate_after(0))).is_some());
 }

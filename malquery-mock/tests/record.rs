@@ -1111,7 +1111,8 @@ fn a_missing_cassette_says_how_to_record_it() {
         let session = Session::new(&path).mode(mode);
         let error = session.transport(nothing).unwrap_err();
         let text = error.to_string();
-        let how = "to record a cassette, set MALQUERY_MOCK=record and run again";
+        let how =
+            "to record a cassette, use the mode `record`, for example with MALQUERY_MOCK=record";
         check(&text, &["test.json: the file could not be read", how], &[]);
         assert!(format!("{error:?}").starts_with(&format!("{text}: ")));
     }

@@ -109,7 +109,10 @@ fn it_records_replays_and_reports_what_changed() {
     // Without a cassette, the error explains how to record one.
     let (passed, said) = test(&[]);
     assert!(
-        !passed && said.contains("to record a cassette, set MALQUERY_MOCK=record and run again"),
+        !passed
+            && said.contains(
+                "to record a cassette, use the mode `record`, for example with MALQUERY_MOCK=record"
+            ),
         "{said}"
     );
 

@@ -395,7 +395,7 @@ impl ApiError {
                 Some(region) => {
                     format!("the account probably belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
                 }
-                None => "the account probably belongs to another cloud: set FALCON_CLOUD, or select that cloud".into(),
+                None => "the account probably belongs to another cloud; select that cloud, for example with FALCON_CLOUD".into(),
             },
             (300..=399, _) => "check the base URL, and any gateway or proxy; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),

@@ -375,7 +375,7 @@ fn folders_links_devices_and_twins_are_reported() {
         report.warnings,
         [
             r#"entry 1, "folder/": it is a folder"#,
-            r#"entry 2, "link": it is a symbolic link, whose content is the name of its target"#,
+            r#"entry 2, "link": it is a symbolic link; its content is the path of the target"#,
             r#"entry 3, "device": it is a device, a pipe or a socket"#,
         ]
     );
@@ -733,8 +733,9 @@ fn a_directory_that_omits_entries_is_not_complete() {
                 );
                 let message = report.complete().unwrap_err().to_string();
                 assert!(
-                    message
-                        .ends_with("; the archive may contain entries that its directory does not list"),
+                    message.ends_with(
+                        "; the archive may contain entries that its directory does not list"
+                    ),
                     "{message}"
                 );
                 hidden += 1;

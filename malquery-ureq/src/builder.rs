@@ -82,8 +82,8 @@ impl Builder {
     }
 
     /// Sends all https requests through a proxy. The URL is, for example, `http://host:port` or
-    /// `http://user:password@host:port`. The scheme is `http`, `https`, `socks4`, `socks4a`,
-    /// `socks5` (or `socks`) or `socks5h`. A URL without a scheme uses `http`.
+    /// `http://user:password@host:port`. The scheme can be `http`, `https`, `socks4`, `socks4a`,
+    /// `socks5` (also written `socks`) or `socks5h`. A URL without a scheme uses `http`.
     ///
     /// By default, the proxy comes from the first of the environment variables `https_proxy`,
     /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy`,
@@ -123,8 +123,8 @@ impl Builder {
         self
     }
 
-    /// Trusts the certificates in this file, like [`root_certificates`](Self::root_certificates).
-    /// [`build`](Self::build) reads the file.
+    /// Like [`root_certificates`](Self::root_certificates), but trusts the certificates in a PEM
+    /// file. [`build`](Self::build) reads the file.
     ///
     /// If the environment variable `SSL_CERT_FILE` is set and not empty, the file that it names is
     /// read as well. The maximum size of each file is 16 MiB.
@@ -307,7 +307,7 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAAAA\n",
         ] {
             let error = refused(Builder::default().root_certificates(pem)).to_string();
-            let says = "the root certificates cannot be loaded as X.509 certificates in PEM format";
+            let says = "the root certificates cannot be loaded (X.509 certificates in PEM format are required)";
             assert_eq!(error, says);
         }
         let error = refused(Builder::default().root_certificate_file("/no/such.pem"));
@@ -317,7 +317,7 @@ mod tests {
             let error = refused(Builder::default().root_certificate_file("/dev/zero"));
             assert!(format!("{error:?}").ends_with(": the file is larger than 16 MiB"));
         }
-        let says = "the root certificates in /no/such.pem cannot be loaded as X.509 certificates";
+        let says = "the root certificates in /no/such.pem cannot be loaded (X.509 certificates";
         assert!(shown.starts_with(says), "{shown}");
     }
 

@@ -28,7 +28,7 @@ pub enum ConfigError {
     #[allow(missing_docs)]
     Header { name: String, reason: &'static str },
     /// The root certificates cannot be read or parsed, or none of them can be used.
-    #[error("{origin} cannot be loaded as X.509 certificates in PEM format")]
+    #[error("{origin} cannot be loaded (X.509 certificates in PEM format are required)")]
     RootCertificates {
         /// A description of the certificates, including the file or environment variable that they
         /// come from, if any.
@@ -177,7 +177,7 @@ impl UreqError {
                     false => "whether a proxy is needed",
                 };
                 let message = format!(
-                    "cannot connect to {host}{in_time} (check the network, the firewall, and {last})"
+                    "could not connect to {host}{in_time} (check the network, the firewall, and {last})"
                 );
                 (Kind::Connect, message)
             }
@@ -215,7 +215,7 @@ impl UreqError {
         let (kind, why) = match status {
             407 => (
                 Kind::ProxyRefused,
-                ", which requires a user name and password, or rejected the ones given (set the correct ones in the proxy URL)",
+                ", which requires a valid user name and password (set them in the proxy URL)",
             ),
             408 | 425 | 429 | 500.. => (Kind::Proxy, " (check the proxy)"),
             _ => (
@@ -226,7 +226,7 @@ impl UreqError {
         let source = format!("the proxy replied with status {status}");
         Self::new(
             kind,
-            format!("cannot connect to {host}{why}"),
+            format!("could not connect to {host}{why}"),
             Some(source.into()),
         )
     }

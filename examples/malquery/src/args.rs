@@ -506,7 +506,7 @@ impl CollectArgs {
 /// The rule for `hunt`: a file, as an argument or with --rule, and its options.
 #[derive(Debug, Args)]
 pub(crate) struct HuntRule {
-    /// The file with the YARA rule; use this or --rule FILE
+    /// The file with the YARA rule; use this argument or --rule FILE
     #[arg(
         value_name = "FILE",
         conflicts_with = "rule",
@@ -767,7 +767,7 @@ const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"
 
 /// Builds the command line. The help of a command hides the global options that it does not use.
 pub(crate) fn command() -> clap::Command {
-    let rule = "The file with the YARA rule; use this or the argument [FILE]";
+    let rule = "The file with the YARA rule; use this option or the argument [FILE]";
     let mut root =
         Cli::command().mut_subcommand("hunt", |hunt| hunt.mut_arg("rule", |arg| arg.help(rule)));
     for (id, heading, uses) in GLOBAL {

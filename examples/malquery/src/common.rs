@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The word for a job status that the service has not reported.
 const UNKNOWN: &str = "unknown";
 
-pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
+pub(crate) const NO_RESULT: &str = "the service returned no results, only errors";
 pub(crate) const NOTHING: &str = "nothing was found";
 pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; resubmitting a hunt or a multi-download uses quota again";
 
@@ -63,7 +63,7 @@ impl Commands<'_> {
             self.create(state.path.clone())
                 .map_err(|failure| match path.is_file() {
                     true => failure.hint(format!(
-                        "if it is the state of a job, resume the job with: {} resume {}",
+                        "if the file contains the state of a job, resume the job with: {} resume {}",
                         self.session.program(),
                         quoted(path)
                     )),

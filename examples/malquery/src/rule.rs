@@ -118,7 +118,7 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
     match error.kind() {
         RuleErrorKind::Invalid if error.message().starts_with("syntax error") => failure,
         RuleErrorKind::Selection => failure.hint(
-            "if the source has several public rules, use --rule-name NAME to select one; to send the whole file unchecked, use --no-check-rule with `hunt` or `collect`",
+            "if the file has several public rules, use --rule-name NAME to select one; to send the whole file unchecked, use --no-check-rule with `hunt` or `collect`",
         ),
         _ => failure.hint(
             "if you expect the service to accept the rule, use --no-check-rule with `hunt` or `collect` to send it unchecked",

@@ -43,7 +43,7 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
         return real(&session, format, call);
     }
     if call.state().is_some() {
-        let why = "with --demo or --corpus, jobs end with the command, so there is no state to save or resume";
+        let why = "with --demo or --corpus, a job ends when the command ends, so there is no state to save and no job to resume";
         return Err(Failure::refused(why).hint(SERVE));
     }
     session.jobs_end = true;
@@ -82,7 +82,7 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
     let shown = secrets.filter(|secret| !secret.is_empty() && !output::hide(secret));
     if shown.count() > 0 {
         note(format_args!(
-            "warning: a secret, such as a proxy password, is shorter than 6 bytes, so it cannot be masked in the output"
+            "warning: the client secret or a proxy password is shorter than 6 bytes, so it cannot be masked in the output"
         ));
     }
     let auth =

@@ -91,7 +91,9 @@ impl Watch {
             if self.is_new {
                 self.note(format_args!("{job} submitted; the request id is {id}"));
             } else {
-                self.note(format_args!("resuming a {job}; the request id is {id}"));
+                self.note(format_args!(
+                    "continuing with an earlier job; the request id is {id}"
+                ));
             }
             self.shown = Some(id.clone());
         }
@@ -167,9 +169,9 @@ impl Watch {
             )
         });
         let unknown = under_way.then(|| {
-            let what = "the job may have been submitted; run";
+            let what = "the job may have been submitted; before you submit it again, run";
             format!(
-                "{what} `{} quotas` before you submit it again",
+                "{what} `{} quotas` to check whether it was billed",
                 self.program
             )
         });

@@ -160,7 +160,7 @@ pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
         (Some(version), _) if version.get() != "1" => unknown(
             version,
             format!(
-                "version {version} is not supported; use version 1, or a newer version of malquery-mock"
+                "format version {version} is not supported; use format version 1, or upgrade malquery-mock"
             ),
         ),
         (_, Some(feature)) => unknown(
@@ -386,8 +386,7 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     if name.as_os_str().is_empty() || !is_plain {
-        let why =
-            "the path must be relative to the cassette's folder and must not contain `.` or `..`";
+        let why = "the path must be relative to the cassette's folder and must not have a `.` or `..` component";
         return Err(why.into());
     }
     let unread = |error| Refusal {

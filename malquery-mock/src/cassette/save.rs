@@ -47,7 +47,8 @@ impl Staging {
             tries -= 1;
             if tries == 0 {
                 return Err(
-                    "another session is still writing to this folder; try again later".into(),
+                    "another session is still writing to the cassette's folder; try again later"
+                        .into(),
                 );
             }
             thread::sleep(PAUSE);
@@ -181,7 +182,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
             return refuse("is not a folder");
         }
         if !bodies.canonicalize()?.starts_with(folder.canonicalize()?) {
-            return refuse("points outside the folder of the cassette");
+            return refuse("points outside the cassette's folder");
         }
     }
     staged(folder, false, |_| Ok(())).map(drop)
@@ -189,7 +190,12 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 
 fn body_folder(path: &Path) -> Result<String, String> {
     let file = path.file_name().and_then(|file| file.to_str());
-    let why = || format!("{}: missing or non-UTF-8 file name", path.display());
+    let why = || {
+        format!(
+            "{}: the file name is missing or is not valid UTF-8",
+            path.display()
+        )
+    };
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
 }
 

@@ -131,7 +131,7 @@ impl Call {
     #[cfg(not(feature = "yara"))]
     pub(super) fn hunt(&self, _: &Request<Vec<u8>>) -> Answer {
         Err(Refusal::input(
-            "this stand-in does not support hunts; enable the feature `yara` of malquery-mock",
+            "this stand-in does not support hunts; enable the `yara` feature of malquery-mock",
         ))
     }
 
@@ -254,7 +254,7 @@ impl Call {
                 let why = match &*skipped {
                     [] => String::new(),
                     [one] => format!("; not searched: {one}"),
-                    [one, more @ ..] => format!("; not searched: {one}; and {} more", more.len()),
+                    [one, more @ ..] => format!("; not searched: {one} (and {} more)", more.len()),
                 };
                 let message = format!("Could not find sample {hash}{why}");
                 Refusal::malquery(StatusCode::NOT_FOUND, message)

@@ -115,7 +115,7 @@ impl EntryInfo {
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
         match self.mode & 0o170_000 {
             _ if self.is_directory() => Some("it is a folder"),
-            0o120_000 => Some("it is a symbolic link, whose content is the name of its target"),
+            0o120_000 => Some("it is a symbolic link; its content is the path of the target"),
             0 | 0o100_000 if name.is_empty() => Some("it has no name"),
             0 | 0o100_000 if is_path || name == b".." => Some("its name is a path"),
             0 | 0o100_000 if !self.name.is_plain() => {

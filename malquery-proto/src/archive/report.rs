@@ -31,7 +31,9 @@ pub enum ArchiveError {
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries overlap, as in some zip bombs.
-    #[error("the archive was not read, because its entries overlap; it is damaged or a zip bomb")]
+    #[error(
+        "the archive was not read, because its entries overlap; it is damaged, or it is a zip bomb"
+    )]
     Overlap,
     /// The archive has no entry with this index.
     #[error("the archive has no entry with index {0}")]
@@ -53,7 +55,7 @@ pub enum ArchiveError {
     UnsupportedMethod(u16),
     /// The entry uses another unsupported feature, such as PKWARE's strong encryption.
     #[error(
-        "the entry must be unpacked with another program, such as 7-Zip, because it is not supported"
+        "use another program, such as 7-Zip, to unpack the archive, because this entry is not supported"
     )]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
@@ -290,10 +292,10 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
 #[non_exhaustive]
 pub struct Report {
     /// The expected samples that were found. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), these are all samples that can
-    /// be read.
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), contains all the samples that
+    /// can be read.
     pub found: Vec<Found>,
-    /// The expected samples that were not found, in the order in which they were set. Without
+    /// The expected samples that were not found, in the order in which they were given. Without
     /// [`Archive::expect_samples`](super::Archive::expect_samples), a sample counts as expected if
     /// an entry is named after it. Always empty in [`ArchiveError::Stopped`].
     pub missing: Vec<Sha256>,
@@ -334,7 +336,8 @@ impl Report {
     /// Returns the report if it is [complete](Self::is_complete).
     ///
     /// # Errors
-    /// Returns [`ArchiveError::Incomplete`], which contains the report, if it is not complete.
+    /// If the report is not complete, returns [`ArchiveError::Incomplete`], which contains the
+    /// report.
     pub fn complete(self) -> Result<Self, ArchiveError> {
         if self.is_complete() {
             Ok(self)

@@ -69,7 +69,7 @@ fn unusual_entries_give_a_warning() {
     assert_eq!(warning(b"a", 0o040_755), "it is a folder");
     assert_eq!(
         warning(b"a", 0o120_777),
-        "it is a symbolic link, whose content is the name of its target"
+        "it is a symbolic link; its content is the path of the target"
     );
     assert_eq!(
         warning(b"a", 0o140_777),

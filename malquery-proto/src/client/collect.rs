@@ -356,7 +356,7 @@ impl Collect {
             ..
         } = &self.phase
         else {
-            let error = io::Error::new(io::ErrorKind::NotFound, "it has not been downloaded yet");
+            let error = io::Error::new(io::ErrorKind::NotFound, "it has not been downloaded");
             return Err(ArchiveError::Read(error).into());
         };
         let path = path.clone();

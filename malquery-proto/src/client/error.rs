@@ -18,9 +18,9 @@ use crate::types::RequestId;
 
 /// The error type of the blocking [client](super).
 ///
-/// `Display` writes what went wrong and, if known, a hint. `source` returns the underlying error,
-/// if any, such as the transport's error. `Debug` writes the same text as `Display`, followed by
-/// the sources.
+/// `Display` writes what went wrong and, if there is one, a hint. `source` returns the underlying
+/// error, if any, such as the transport's error. `Debug` writes the same text as `Display`,
+/// followed by the sources.
 ///
 /// ```
 /// use malquery_proto::client::Error;

@@ -133,7 +133,7 @@ pub trait Flow: sealed::Sealed {
         self.attempts().on_token(now, auth, ticket, head, body)
     }
 
-    /// Reports that an attempt got no complete reply. Poll the flow again afterwards.
+    /// Reports that an attempt did not receive a complete reply. Poll the flow again afterwards.
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
@@ -287,8 +287,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of failure of a request that got no complete reply. It states whether the service may
-/// have received the request, and whether a retry may succeed.
+/// The kind of failure of a request that did not receive a complete reply. It states whether the
+/// service may have received the request, and whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -429,8 +429,8 @@ pub enum FlowError {
     /// The service or a gateway returned an error or an unusable reply.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// The last attempt got no complete reply, and no further attempt is allowed.
-    #[error("{operation} failed after {attempts} attempt{}; the last attempt got no complete reply", if *attempts == 1 { "" } else { "s" })]
+    /// The last attempt did not receive a complete reply, and no further attempt is allowed.
+    #[error("{operation} failed after {attempts} attempt{}; the last attempt did not receive a complete reply", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply {
         operation: &'static str,

@@ -318,13 +318,13 @@ fn what_was_surely_not_sent_is_sent_again() {
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "PostMalQueryHuntV1 failed after 4 attempts; the last attempt got no complete reply"
+        "PostMalQueryHuntV1 failed after 4 attempts; the last attempt did not receive a complete reply"
     );
     let mut service = Service::new([refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken failed after 4 attempts; the last attempt got no complete reply"
+        "oauth2AccessToken failed after 4 attempts; the last attempt did not receive a complete reply"
     );
 }
 
@@ -670,7 +670,7 @@ fn flows_share_failures_of_the_token() {
     };
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken failed after 4 attempts; the last attempt got no complete reply"
+        "oauth2AccessToken failed after 4 attempts; the last attempt did not receive a complete reply"
     );
     assert_eq!(sent, 4);
 }

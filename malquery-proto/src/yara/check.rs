@@ -200,7 +200,7 @@ impl Walk {
                 };
                 return match value {
                     Some(value) => Ok(Some(value)),
-                    None => fault(span, "the result does not fit in 64 bits"),
+                    None => fault(span, "the result does not fit in a signed 64-bit integer"),
                 };
             }
             E::BitwiseXor(left, right) => {
@@ -429,7 +429,7 @@ impl Walk {
         };
         match operation(left, right) {
             Some(value) => Ok(Some(value)),
-            None => fault(span, "the result does not fit in 64 bits"),
+            None => fault(span, "the result does not fit in a signed 64-bit integer"),
         }
     }
 

@@ -188,7 +188,9 @@ fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
 fn fits(text: &str, span: Range<usize>, length: usize) -> Result<(), RuleError> {
     match length > MAX_TEXT {
         true => {
-            let why = format!("this text is {length} bytes long; YARA allows at most {MAX_TEXT}");
+            let why = format!(
+                "this string or regular expression is {length} bytes long; YARA allows at most {MAX_TEXT}"
+            );
             Err(RuleError::invalid(text, span, why))
         }
         false => Ok(()),

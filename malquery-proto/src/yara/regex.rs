@@ -36,10 +36,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
         if let Some(length) = repetition {
             at = start + length;
             if before != Before::Single {
-                return fault(
-                    start,
-                    "there is nothing before this character that can be repeated",
-                );
+                return fault(start, "there is nothing to repeat before this character");
             }
             before = Before::Other;
             match bytes.get(at) {

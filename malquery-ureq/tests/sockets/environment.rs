@@ -138,7 +138,7 @@ fn a_proxy_of_the_environment() {
     .enumerate()
     {
         let said = run(&[&variables[..], &[("FALCON_CLOUD", "eu-1")]].concat());
-        let says = "cannot connect to api.eu-1.crowdstrike.com:443 through the proxy";
+        let says = "could not connect to api.eu-1.crowdstrike.com:443 through the proxy";
         assert!(said.contains(says), "{said}");
         assert_eq!(
             proxy.seen()[number].line(),

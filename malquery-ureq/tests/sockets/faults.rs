@@ -18,7 +18,7 @@ fn a_refused_connection() {
     let error = patient()
         .send(get(&format!("http://127.0.0.1:{port}/")))
         .unwrap_err();
-    let says = format!("cannot connect to 127.0.0.1:{port} (check the network");
+    let says = format!("could not connect to 127.0.0.1:{port} (check the network");
     check(&error, SendFailure::NotSent, &says, "refused");
 }
 
@@ -53,7 +53,7 @@ fn a_port_that_does_not_speak_tls() {
     let error = transport
         .send(get(&format!("https://127.0.0.1:{}/", silent.port)))
         .unwrap_err();
-    let says = format!("cannot connect to 127.0.0.1:{} in time", silent.port);
+    let says = format!("could not connect to 127.0.0.1:{} in time", silent.port);
     check(&error, SendFailure::NotSent, &says, "timed out");
 
     let plain = Server::raw(|mut stream| {
@@ -77,7 +77,7 @@ fn a_port_that_does_not_speak_tls() {
     check(
         &error,
         SendFailure::NotSent,
-        "cannot connect to 127.0.0.1:",
+        "could not connect to 127.0.0.1:",
         "",
     );
 }

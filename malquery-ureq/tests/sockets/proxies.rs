@@ -106,7 +106,7 @@ fn a_proxy_that_does_not_connect() {
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n",
             SendFailure::CannotSend,
-            "rejected the ones given (set the correct ones in the proxy URL)",
+            "requires a valid user name and password (set them in the proxy URL)",
             "status 407",
         ),
         (
@@ -149,7 +149,7 @@ fn a_proxy_that_does_not_connect() {
             .send(get("https://api.example.test/"))
             .unwrap_err();
         let to = format!(
-            "cannot connect to api.example.test:443 through the proxy 127.0.0.1:{}",
+            "could not connect to api.example.test:443 through the proxy 127.0.0.1:{}",
             server.port
         );
         check(&error, failure, &to, source);
@@ -169,7 +169,7 @@ fn a_proxy_that_does_not_connect() {
     let error = transport
         .send(get("https://api.example.test/"))
         .unwrap_err();
-    let says = format!("cannot connect to the proxy 127.0.0.1:{port}");
+    let says = format!("could not connect to the proxy 127.0.0.1:{port}");
     check(&error, SendFailure::NotSent, &says, "refused");
     // A silent proxy fails at the connect timeout.
     let (server, _) = proxy("", ca.server("api.example.test"), false);
@@ -208,10 +208,7 @@ fn a_proxy_gets_a_wrong_password_once() {
             .quotas()
             .unwrap_err();
         let shown = format!("{error:?}");
-        assert!(
-            shown.contains("set the correct ones in the proxy URL"),
-            "{shown}"
-        );
+        assert!(shown.contains("set them in the proxy URL"), "{shown}");
         assert!(!shown.contains("p4ssw0rd"), "{shown}");
         assert_eq!(server.connections(), 1);
     }
@@ -219,10 +216,7 @@ fn a_proxy_gets_a_wrong_password_once() {
 
 #[test]
 fn a_socks_proxy_that_refuses() {
-    let (login, forbidden) = (
-        "set the correct ones in the proxy URL",
-        "does not allow the connection",
-    );
+    let (login, forbidden) = ("set them in the proxy URL", "does not allow the connection");
     for (url, answer, failure, says, source) in [
         (
             "socks5h://",

@@ -210,7 +210,7 @@ fn errors_without_results_are_an_error() {
         (vec![done], format!("resume {state}")),
     ] {
         let run = Server::with_answers(answers).run(&format!("{line} -q"));
-        let error = "error: the service returned errors and no results: backend down";
+        let error = "error: the service returned no results, only errors: backend down";
         assert_eq!(run.error(1), error, "{line}");
     }
 }

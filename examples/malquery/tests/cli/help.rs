@@ -118,8 +118,8 @@ fn help_explains_statuses_rules_and_folders() {
     }
     let hunt = help("hunt");
     assert!(
-        hunt.contains("use this or --rule FILE")
-            && hunt.contains("use this or the argument [FILE]"),
+        hunt.contains("use this argument or --rule FILE")
+            && hunt.contains("use this option or the argument [FILE]"),
         "{hunt}"
     );
     assert!(help("collect").contains("samples from an earlier run stay in the folder"));

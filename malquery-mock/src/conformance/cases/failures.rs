@@ -206,7 +206,7 @@ fn failed_lookup() -> io::Result<Prepared> {
         *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
         match transport.send(request) {
             Err(error) if error.failure() == SendFailure::CannotSend => Ok(format!(
-                "the transport refused the URL before the lookup: {error:?}"
+                "the transport reported the failure as `cannot_send`, with https and with http: {error:?}"
             )),
             result => not_sent(result),
         }

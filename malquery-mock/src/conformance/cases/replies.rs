@@ -65,7 +65,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "reply-headers-unchanged",
-        consequence: "the rate limit is exceeded, and the trace id for support is lost",
+        consequence: "the rate limit is exceeded, and the trace id that support asks for is lost",
         prepare: || {
             let headers: String = REPLY_HEADERS
                 .iter()
@@ -208,7 +208,7 @@ fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
         }
         let body = whole(body)?;
         if head.headers.contains_key(header::LINK) {
-            return Err("the final reply has a header of an interim reply".into());
+            return Err("the final reply contains a header from an interim reply".into());
         }
         same("the body", &body, b"{}")?;
     }

@@ -78,7 +78,7 @@ pub(super) fn hunt(
         Ok(size) if opened.stamp.size <= MAX_RULE_SIZE => size,
         _ => {
             return Err(io::Error::other(
-                "the file is larger than 256 MiB, so the rule was not run on it",
+                "the sample is larger than 256 MiB, so the rule was not run on it",
             ));
         }
     };

@@ -758,7 +758,7 @@ mod yara {
         assert_eq!(contents(&found), [b"x"]);
         let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
         let expected = format!(
-            "{}: the file is larger than 256 MiB, so the rule was not run on it",
+            "{}: the sample is larger than 256 MiB, so the rule was not run on it",
             path.display()
         );
         assert_eq!(skipped, [expected]);
