@@ -232,14 +232,14 @@ pub(crate) enum Command {
 /// Commands that send nothing to the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Check a YARA rule before you use it in a hunt. Sends nothing
+    /// Check a YARA rule offline before you use it in a hunt
     #[command(after_help = "Example:\n  malquery check-rule rules.yar --rule-name small_pe")]
     CheckRule {
         #[command(flatten)]
         rule: CheckedRule,
     },
 
-    /// Verify an archive and unpack each sample into a file named after its SHA-256. Sends nothing
+    /// Verify an archive offline, and unpack each sample into a file named after its SHA-256
     #[command(after_help = "Example:\n  malquery extract samples.zip --output-dir samples")]
     Extract {
         /// The archive to unpack
@@ -342,7 +342,7 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Start a search with a YARA rule. Costs a hunt
+    /// Start a search with a YARA rule; this costs a hunt
     ///
     /// Without --wait or --state, the printed status describes the submission, not the job. For the
     /// status of the job, use --wait or `request`.
@@ -376,7 +376,7 @@ pub(crate) enum Call {
         state: PathBuf,
     },
 
-    /// Show the metadata of samples. Costs nothing
+    /// Show the metadata of samples; this costs nothing
     #[command(
         visible_alias = "lookup",
         after_help = "Example:\n  malquery metadata --from hashes.txt --format csv"
@@ -386,7 +386,7 @@ pub(crate) enum Call {
         samples: Samples,
     },
 
-    /// Download a sample, which is raw malware. Costs a download
+    /// Download a sample, which may be raw malware; this costs a download
     #[command(after_help = "Example:\n  malquery download SHA256 --output sample.bin")]
     Download {
         /// The SHA-256 of the sample
@@ -397,7 +397,7 @@ pub(crate) enum Call {
         output: PathBuf,
     },
 
-    /// Start a job that packs samples into an archive. Costs a download per sample
+    /// Start a job that packs samples into an archive; this costs a download per sample
     ///
     /// Without --wait or --state, the printed status describes the submission, not the job. For the
     /// status of the job, use --wait or `request`.
@@ -425,8 +425,8 @@ pub(crate) enum Call {
         extract: Option<PathBuf>,
     },
 
-    /// Search, wait, download, verify and unpack. Costs a download per sample, plus a hunt with
-    /// --rule
+    /// Search, wait, download, verify and unpack; this costs a download per sample, plus a hunt
+    /// with --rule
     ///
     /// Without --limit, all samples found are downloaded, and each costs a download. In that case,
     /// the command asks for confirmation first, unless SHA-256 hashes or --yes are given. If it

@@ -716,7 +716,7 @@ impl Shown<'_> {
             && !self.session.demo
         {
             note(format_args!(
-                "warning: the files in {} are raw, unencrypted malware",
+                "warning: the files in {} are raw, unencrypted samples, which may be malware",
                 folder.display()
             ));
         }

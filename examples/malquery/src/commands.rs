@@ -310,7 +310,7 @@ impl Commands<'_> {
                 );
             }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
-                "offline, the archive is lost when this command ends; use `malquery collect` or `malquery serve`"
+                "with --demo or --corpus, the archive is lost when this command ends; use `malquery collect` or `malquery serve`"
             )),
             (Kind::Archive, Some(id)) => {
                 let id = quoted(id.as_str());
@@ -403,7 +403,7 @@ impl Commands<'_> {
         let output = self.create(output)?;
         if !self.session.demo {
             note(format_args!(
-                "warning: {} will be raw, unencrypted malware",
+                "warning: {} will be a raw, unencrypted sample, which may be malware",
                 output.0.path().display()
             ));
         }
@@ -498,7 +498,7 @@ impl Commands<'_> {
         note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {
             true => {
-                "offline, the job is lost when this command ends; use --wait, or start `malquery serve`"
+                "with --demo or --corpus, the job is lost when this command ends; use --wait, or start `malquery serve`"
                     .into()
             }
             // The status `done` in the reply belongs to the submission, not to the job.
@@ -523,7 +523,9 @@ impl Commands<'_> {
         // The job is running, but the exit code must show that it may be incomplete.
         match errors.is_empty() {
             true => Ok(()),
-            false => Err(errors.failure(&format!("{what} submitted, but the reply has errors"))),
+            false => Err(errors.failure(&format!(
+                "the {what} was submitted, but the reply has errors"
+            ))),
         }
     }
 }

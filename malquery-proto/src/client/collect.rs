@@ -332,9 +332,10 @@ impl Collect {
     /// same name.
     ///
     /// # Errors
-    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, exceeds a limit, or
-    /// cannot be read or extracted. Returns [`Error::File`] if the file cannot be opened or hashed,
-    /// and [`Error::Stopped`] if the observer stops the run.
+    /// Returns [`Error::Archive`] if the archive has not been downloaded, exceeds a limit as a
+    /// whole, or cannot be read or extracted. A single entry that exceeds a limit is reported as
+    /// damaged instead. Returns [`Error::File`] if the file cannot be opened or hashed, and
+    /// [`Error::Stopped`] if the observer stops the run.
     pub fn verify(
         &mut self,
         overwrite: bool,

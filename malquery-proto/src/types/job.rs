@@ -2,7 +2,7 @@ use super::lenient::model;
 use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {
-    /// The total number of samples, and the number with each verdict.
+    /// The number of results, and the number with each verdict.
     ///
     /// For a fuzzy search, `total_count` is the total number of matches. For a job, it is the
     /// number of returned results, or the total number of matches if only the count was requested
@@ -58,7 +58,7 @@ model! {
         pub reqtype: Option<RequestType>,
         /// The status of the job.
         pub status: Option<JobStatus>,
-        /// The total number of samples, and the number with each verdict.
+        /// The number of results, and the number with each verdict.
         pub stats: Option<Stats>,
         /// The options with which the job was submitted.
         pub options: Option<Json>,

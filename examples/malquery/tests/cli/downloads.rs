@@ -158,7 +158,7 @@ fn a_file_in_the_way_hints_at_force() {
     );
     let run = plain(&format!("{line} --force"));
     run.says(&format!(
-        "the files in {target} are raw, unencrypted malware"
+        "the files in {target} are raw, unencrypted samples, which may be malware"
     ));
 }
 

@@ -94,12 +94,12 @@ fn help_hides_options_without_effect() {
 #[test]
 fn help_says_what_a_command_costs() {
     let collect = help("collect");
-    assert!(collect.contains("Costs a download per sample"), "{collect}");
+    assert!(collect.contains("this costs a download per sample"), "{collect}");
     assert!(
         collect.contains("Without --limit, all samples found are downloaded"),
         "{collect}"
     );
-    assert!(help("hunt").contains("Costs a hunt"));
+    assert!(help("hunt").contains("this costs a hunt"));
     let serve = help("serve");
     for setting in [
         "FALCON_BASE_URL",

@@ -378,7 +378,7 @@ fn two_replies_at_a_time(server: &Server, transport: &dyn Transport) -> Outcome 
         .map_err(|error| format!("a call during a download failed: {error}"))?;
     same("the reply to a call during a download", &other, &between)?;
     if !server.open_gate() {
-        return Err("the call had to wait for the end of the download".into());
+        return Err("a call was possible only after the download had ended".into());
     }
     bytes.extend(whole(body)?);
     same("the body of the download", &bytes, &pattern(60_000))?;
