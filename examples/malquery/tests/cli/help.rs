@@ -94,7 +94,10 @@ fn help_hides_options_without_effect() {
 #[test]
 fn help_says_what_a_command_costs() {
     let collect = help("collect");
-    assert!(collect.contains("this costs a download per sample"), "{collect}");
+    assert!(
+        collect.contains("this costs a download per sample"),
+        "{collect}"
+    );
     assert!(
         collect.contains("Without --limit, all samples found are downloaded"),
         "{collect}"
