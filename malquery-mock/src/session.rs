@@ -206,8 +206,8 @@ impl Session {
     }
 
     /// Starts the session and returns its client. `live` returns the parts of a live client. A
-    /// replay does not call it, uses a [`VirtualClock`] and test credentials, and answers token
-    /// requests.
+    /// replay does not call `live`. It uses a [`VirtualClock`] and test credentials instead, and
+    /// answers token requests automatically.
     ///
     /// # Errors
     /// Returns any error from [`Mode::from_env`], unless [`mode`](Self::mode) was called. Also
@@ -421,7 +421,8 @@ impl SessionGuard {
     }
 
     /// Like [`save`](Self::save), but writes to this path and omits exchanges that cannot be
-    /// recorded. An existing file at this path is replaced, unless it is the cassette itself.
+    /// recorded. An existing file at this path is replaced. If the path is that of the cassette,
+    /// the cassette is written as [`save`](Self::save) does.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The guard keeps the recording.

@@ -21,7 +21,7 @@ pub enum ArchiveError {
     #[error("the file is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory is missing or damaged.
-    #[error("the archive must be downloaded again, because it is truncated or damaged")]
+    #[error("the archive is truncated or damaged (download it again)")]
     Broken(#[source] Source),
     /// The underlying reader failed.
     #[error("the archive could not be read")]
@@ -54,9 +54,7 @@ pub enum ArchiveError {
     )]
     UnsupportedMethod(u16),
     /// The entry uses another unsupported feature, such as PKWARE's strong encryption.
-    #[error(
-        "use another program, such as 7-Zip, to unpack the archive, because this entry is not supported"
-    )]
+    #[error("the entry is not supported (unpack the archive with another program, such as 7-Zip)")]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
     #[error("{} could not be written", path.display())]

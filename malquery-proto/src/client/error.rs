@@ -202,8 +202,8 @@ impl Error {
         }
     }
 
-    /// Returns the last request id that the call received or polled, if the error contains one. Its
-    /// job may have been billed: unless the job failed, poll this id instead of submitting it
+    /// Returns the last request id that the call received or polled, if the error contains one. The
+    /// job may have been billed. Unless it failed, poll this id instead of submitting the job
     /// again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
