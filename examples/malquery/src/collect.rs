@@ -756,7 +756,7 @@ impl Shown<'_> {
         if !report.unexpected.is_empty() {
             let count = report.unexpected.len();
             note(format_args!(
-                "warning: samples in the archive that were not requested: {count}; they are not extracted"
+                "warning: the archive contains samples that were not requested ({count}); they are not extracted"
             ));
         }
         for sample in &report.missing {
