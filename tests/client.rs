@@ -796,7 +796,7 @@ fn an_impossible_path_is_refused_at_once() {
         std::error::Error::source(&error).unwrap().to_string()
     };
     for (path, overwrite, why) in [
-        ("folder", true, "the path exists and is not a file"),
+        ("folder", true, "the path exists but is not a file"),
         ("folder", false, "a folder with that name already exists"),
         ("file", false, "a file with that name already exists"),
         ("folder/..", true, "the path names a folder, not a file"),

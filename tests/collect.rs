@@ -431,13 +431,13 @@ fn a_job_beyond_the_quota_costs_nothing() {
             0,
             50,
             3,
-            "hunts needed: 1, left this month: 0; the job was not submitted",
+            "the number of hunts left this month is 0, but the job needs 1; the job was not submitted",
         ),
         (
             5,
             2,
             3,
-            "downloads needed: 3, left this month: 2; the job was not submitted",
+            "the number of downloads left this month is 2, but the job needs 3; the job was not submitted",
         ),
     ] {
         let run = guarded(vec![quotas(hunts, downloads)]);

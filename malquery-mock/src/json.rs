@@ -268,7 +268,7 @@ fn repair(text: &str) -> String {
 fn build(raw: &str, depth: usize) -> Result<Json, String> {
     if depth > MAX_DEPTH {
         return Err(format!(
-            "the JSON is nested more than {MAX_DEPTH} levels below the root"
+            "the JSON is nested too deeply: a value is more than {MAX_DEPTH} levels below the root of the file"
         ));
     }
     Ok(match raw.as_bytes().first() {

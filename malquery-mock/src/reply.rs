@@ -66,7 +66,7 @@ impl Fault {
                 "could not connect to HOST (check the network, the firewall, and whether a proxy is needed)"
             }
             Self::Dns => {
-                "the name of HOST could not be resolved (check the cloud or base URL, the network, \
+                "could not resolve HOST (check the cloud or the base URL, the network, \
                  and whether a proxy is needed)"
             }
             Self::Tls => {

@@ -403,7 +403,7 @@ impl SessionGuard {
                 }
                 let (name, drift) = (&cassette.name, drift.join("\n  "));
                 Err(Unfinished(format!(
-                    "the service differs from {name}:\n  {drift}\n\
+                    "the verification of {name} failed:\n  {drift}\n\
                      to fix this, check what changed, and record again"
                 )))
             }
@@ -471,7 +471,7 @@ impl SessionGuard {
     /// Calls `save_beside`, and describes the result for a message.
     fn rescue(&self) -> String {
         match self.save_beside() {
-            Ok(Some(rest)) => format!("\ncompleted exchanges were saved in {}", rest.display()),
+            Ok(Some(rest)) => format!("\ncompleted exchanges were saved to {}", rest.display()),
             Ok(None) => String::new(),
             Err(error) => format!("\n{error}"),
         }

@@ -458,7 +458,7 @@ fn a_place_of_your_own_is_kept() {
     take(&transport, get("/malquery/own/v1")).unwrap();
     take(&transport, get("/the-proxy-password")).unwrap();
     let error = guard.close().unwrap_err().to_string();
-    says(&error, "contains a secret of this session in its path");
+    says(&error, "contains one of this session's secrets in its path");
     guard.save_rest(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     check(&text, &["7.25", "\"a\""], &["mine\"", "proxy"]);
@@ -548,7 +548,7 @@ fn a_secret_never_reaches_a_file() {
         // Requests are not redacted, so their exchanges are refused.
         let error = guard.close().unwrap_err().to_string();
         let count = |place| {
-            let why = format!("contains a secret of this session in its {place}");
+            let why = format!("contains one of this session's secrets in its {place}");
             error.matches(&why).count()
         };
         let counts = ["body", "query"].map(count);
@@ -617,7 +617,7 @@ fn appending_knows_the_secrets_of_tokens() {
     let text = text.replacen("\"/a\"", "\"/an-unusual-s3cret\"", 1);
     fs::write(&path, &text).unwrap();
     let error = run(Mode::Append, &[login, get("/c")]).unwrap_err();
-    let why = "the existing cassette contains a secret of this session";
+    let why = "the existing cassette contains one of this session's secrets";
     says(&error, why);
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
@@ -977,7 +977,7 @@ fn a_refusal_of_a_test_saves_the_rest() {
     let guard = recorded(&path, &exchanges);
     let error = catch_unwind(AssertUnwindSafe(|| guard.finish())).unwrap_err();
     let error = error.downcast_ref::<String>().unwrap();
-    check(error, &["exchanges were saved in "], &["unusual-s3cret"]);
+    check(error, &["exchanges were saved to "], &["unusual-s3cret"]);
     assert_eq!(names(folder.path()), ["test.rest.json"]);
 }
 
@@ -1091,7 +1091,7 @@ fn what_another_session_wrote_is_not_lost() {
     let error = guard.close().unwrap_err().to_string();
     says(
         &error,
-        "the existing cassette cannot be read: this is a merge",
+        "the existing cassette cannot be read: the cassette contains a merge",
     );
     says(&fs::read_to_string(&path).unwrap(), "a conflict");
 }

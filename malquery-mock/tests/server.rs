@@ -368,7 +368,7 @@ fn a_head_in_parts_is_not_too_large() {
 #[test]
 fn a_length_that_is_in_doubt_is_refused() {
     let server = start();
-    let unreadable = "the content-length is not a single whole number";
+    let unreadable = "the content-length must be one whole number";
     let both = "the request has both content-length and transfer-encoding";
     for (method, headers, expected) in [
         ("POST", "Content-Length: 47, 47\r\n", unreadable),

@@ -171,7 +171,7 @@ pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
         }
         // Also reject a link to anything other than a file: the rename would replace the link.
         Ok(found) if !(found.is_file() || found.is_symlink() && leads_to_file(path)) => {
-            let error = "the path exists and is not a file";
+            let error = "the path exists but is not a file";
             Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
         }
         Ok(_) => Ok(()),

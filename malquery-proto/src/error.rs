@@ -383,7 +383,7 @@ impl ApiError {
             .as_deref()
             .and_then(|region| region.parse::<Cloud>().ok());
         if let (401, Some(region), Some(asked)) = (self.status.as_u16(), region, self.asked) {
-            return Some(format!("the request was sent to {asked}, but the reply names the cloud {region}: set FALCON_CLOUD={region}, or select that cloud").into());
+            return Some(format!("the request was sent to {asked}, but the reply names the cloud {region}; select that cloud, for example with FALCON_CLOUD={region}").into());
         }
         Some(match (self.status.as_u16(), self.scope) {
             (400 | 401, None) => "check the client id, the secret and the cloud; credentials for a government cloud work only in that cloud".into(),
@@ -393,7 +393,7 @@ impl ApiError {
             (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on the client's allowlist, or the member CID is wrong").into(),
             (300..=399, None) => match region {
                 Some(region) => {
-                    format!("the account probably belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
+                    format!("the account probably belongs to another cloud; select that cloud, for example with FALCON_CLOUD={region}").into()
                 }
                 None => "the account probably belongs to another cloud; select that cloud, for example with FALCON_CLOUD".into(),
             },

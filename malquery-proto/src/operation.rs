@@ -237,7 +237,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
         let why = "it is larger than 256 MiB; set a lower `limit`";
         DecodeError::new(Fault::TooLarge, endpoint, head, body, why)
     } else if body.trim_ascii().is_empty() {
-        DecodeError::new(Fault::Damaged, endpoint, head, body, "it is empty")
+        DecodeError::new(Fault::Damaged, endpoint, head, body, "it contains no JSON")
     } else {
         match read_reply(body) {
             Ok(reply) => return Ok(reply),

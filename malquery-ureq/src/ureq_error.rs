@@ -138,12 +138,10 @@ impl UreqError {
                 format!("the DNS lookup of {name} took too long (check the network)")
             }
             _ if host.contains(PROXY) => {
-                format!(
-                    "the name of {host} could not be resolved (check the proxy URL and the network)"
-                )
+                format!("could not resolve {host} (check the proxy URL and the network)")
             }
             _ => format!(
-                "the name of {host} could not be resolved (check the cloud or base URL, the \
+                "could not resolve {host} (check the cloud or the base URL, the \
                  network, and whether a proxy is needed)"
             ),
         };

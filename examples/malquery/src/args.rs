@@ -253,7 +253,7 @@ pub(crate) enum Local {
     /// Run a stand-in for MalQuery, for clients on this machine, until Ctrl-C
     ///
     /// It searches the files in --corpus, or eight harmless files. It prints FALCON_BASE_URL=...,
-    /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=... for clients to use, one per line.
+    /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=..., one per line, for clients to use.
     #[command(
         after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  sleep 1; set -a; source serve.env; malquery quotas"
     )]
@@ -409,7 +409,7 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Fetch the archive of a multi-download, a zip with the password `infected`
+    /// Fetch the zip archive of a multi-download; the password is `infected`
     #[command(
         after_help = "Example:\n  malquery samples REQID --output samples.zip --extract samples"
     )]
@@ -429,7 +429,7 @@ pub(crate) enum Call {
     /// with --rule
     ///
     /// Without --limit, all samples found are downloaded, and each costs a download. In that case,
-    /// the command asks for confirmation first, unless SHA-256 hashes or --yes are given. If it
+    /// the command asks for confirmation first, unless you give SHA-256 hashes or --yes. If it
     /// cannot ask, it fails.
     #[command(
         after_help = "Examples:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"

@@ -200,7 +200,7 @@ impl Commands<'_> {
             ] {
                 if needed != "0" && left == Some(0) {
                     let message = format!(
-                        "{what} needed: {needed}, left this month: 0; nothing was submitted"
+                        "the number of {what} left this month is 0, but the command needs {needed}; nothing was submitted"
                     );
                     return Err(Failure::new(code::QUOTA, message));
                 }

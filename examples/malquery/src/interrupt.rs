@@ -295,7 +295,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
             .or_else(|_| save_elsewhere(&path, &guard))
         {
             Ok(Some(rest)) => failure.hint(format!(
-                "the exchanges that could be recorded were saved in {}",
+                "the exchanges that could be recorded were saved to {}",
                 rest.display()
             )),
             Ok(None) => failure,

@@ -150,7 +150,7 @@ struct Head<'a> {
 pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
     let is_marker = |line: &&str| MARKERS.iter().any(|marker| line.starts_with(marker));
     if let Some(line) = text.split('\n').find(is_marker) {
-        let message = "this is a merge conflict marker; resolve the conflict";
+        let message = "the cassette contains a merge conflict marker; resolve the conflict";
         return Err(Refusal::at(offset(text, line), message));
     }
     let unread = |error| Refusal::unread(text, &error);
@@ -365,13 +365,13 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
     };
     let real = bytes.len() as u64;
     if body.len.is_some_and(|len| len != real) {
-        let why = format!("the length of the body is {real}");
+        let why = format!("the value must be {real}, the length of the body");
         return Err(within("len", why.into()));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);
         if sha256 != real {
-            let why = format!("the SHA-256 of the body is {real}");
+            let why = format!("the value must be {real}, the SHA-256 of the body");
             return Err(within("sha256", why.into()));
         }
     }

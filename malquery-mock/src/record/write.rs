@@ -109,7 +109,7 @@ impl Recording {
             staging.is_private = SAMPLE_PATHS.iter().any(|path| kept.contains(path));
         }
         if lines.iter().any(|line| policy.has_secret(line.as_bytes())) {
-            let why = "the existing cassette contains a secret of this session";
+            let why = "the existing cassette contains one of this session's secrets";
             return Err(format!("{why}; remove the secret, or save to another path"));
         }
         let mut writer = Writer {
@@ -207,7 +207,7 @@ impl Writer<'_> {
         if let Some((part, bytes)) = parts.iter().find(|(_, part)| self.policy.has_secret(part)) {
             let place = self.place(bytes);
             return Err(format!(
-                "contains a secret of this session in its {part}{place}, where secrets are not redacted"
+                "contains one of this session's secrets in its {part}{place}, where secrets are not redacted"
             ));
         }
         match &mut exchange.outcome {
@@ -241,7 +241,7 @@ impl Writer<'_> {
         }
         let text = text_of(&one)?;
         if self.policy.has_secret(text.as_bytes()) {
-            return Err("still contains a secret of this session after redaction".into());
+            return Err("still contains one of this session's secrets after redaction".into());
         }
         Ok((text, one))
     }
@@ -260,7 +260,7 @@ impl Writer<'_> {
         if is_whole && is_sample(uri, reply) {
             if self.holds_secret(reply) {
                 self.notes.push(format!(
-                    "the file returned by {id} contains a secret of this session or could not be read back, \
+                    "the file returned by {id} contains one of this session's secrets or could not be read back, \
                      so it was not saved"
                 ));
                 return Ok(());
@@ -285,7 +285,7 @@ impl Writer<'_> {
         {
             let bytes = json.get().as_bytes();
             if self.policy.has_secret(bytes) {
-                return Err("still contains a secret of this session after redaction".into());
+                return Err("still contains one of this session's secrets after redaction".into());
             }
             let (length, sha256) = (bytes.len() as u64, digest::sha256(bytes));
             let file = self.file(id, "json", length, sha256, |file| file.write_all(bytes))?;
@@ -327,7 +327,7 @@ impl Writer<'_> {
         found
     }
 
-    /// Returns whether a sample contains a secret of this session or cannot be read. Searches in
+    /// Returns whether a sample contains one of this session's secrets or cannot be read. Searches in
     /// parts, because a sample may be large.
     fn holds_secret(&self, sample: &mut Reply) -> bool {
         let search = |body: &mut dyn Read| {

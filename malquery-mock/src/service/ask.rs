@@ -114,6 +114,9 @@ impl SentPattern {
                 return Err("has a hex value with characters other than hex digits".into());
             }
             "hex" => Pattern::hex(value),
+            "ascii" if !value.is_ascii() => {
+                return Err("has an ascii value with non-ASCII characters; use hex".into());
+            }
             "ascii" => Pattern::ascii(value),
             "wide" => Pattern::wide(value),
             other => {

@@ -241,7 +241,7 @@ enum NoRequest {
 
 const BAD_LENGTH: NoRequest = NoRequest::Refused(
     StatusCode::BAD_REQUEST,
-    "the content-length is not a single whole number",
+    "the content-length must be one whole number",
 );
 
 impl From<io::Error> for NoRequest {
@@ -344,7 +344,8 @@ impl Connection {
             }
             (Some(it), None) if is_http11 && it.eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "the transfer-encoding is not supported; use chunked over HTTP/1.1";
+                let why =
+                    "the transfer-encoding is not supported; use HTTP/1.1 with chunked encoding";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };

@@ -468,7 +468,9 @@ pub enum FlowError {
         status: Option<JobStatus>,
     },
     /// The remaining quota does not cover the job. Nothing was submitted.
-    #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
+    #[error(
+        "the number of {what} left this month is {left}, but the job needs {needed}; the job was not submitted"
+    )]
     #[allow(missing_docs)]
     QuotaShort {
         what: &'static str,

@@ -456,7 +456,7 @@ fn the_account_is_followed_to_its_cloud_once() {
         assert!(
             error
                 .to_string()
-                .ends_with("set FALCON_CLOUD=us-2, or select that cloud"),
+                .ends_with("select that cloud, for example with FALCON_CLOUD=us-2"),
             "{error}"
         );
     }
@@ -496,8 +496,8 @@ fn a_401_names_the_right_cloud() {
     let mut service = Service::new([token(), denied(), token(), denied()]);
     assert_eq!(
         service.call(&GetQuotas).unwrap_err().to_string(),
-        "GetMalQueryQuotasV1 returned 401 Unauthorized; hint: the request was sent to us-1, but the reply names the cloud us-2: \
-         set FALCON_CLOUD=us-2, or select that cloud"
+        "GetMalQueryQuotasV1 returned 401 Unauthorized; hint: the request was sent to us-1, but the reply names the cloud us-2; \
+         select that cloud, for example with FALCON_CLOUD=us-2"
     );
 }
 

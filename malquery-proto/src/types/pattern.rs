@@ -167,7 +167,7 @@ impl Pattern {
                 WHAT,
                 &text,
                 position,
-                "is not ASCII; use a utf8 or a hex pattern",
+                "is not ASCII; use a utf8 or hex pattern",
             )),
             None => Self::new(WHAT, PatternType::Ascii, text),
         }

@@ -313,7 +313,7 @@ impl RuleFile {
         }
         if self.is(first, "import") {
             if self.kind(first + 1) != Some(Kind::Text) {
-                return Err(self.expected(first + 1, "the name of a module in quotes"));
+                return Err(self.expected(first + 1, "a module name in quotes"));
             }
             let end = self.tokens[first + 1].span.end;
             let module = self.written(first + 1).trim_matches('"').to_owned();
@@ -330,11 +330,11 @@ impl RuleFile {
             if self.is(at, "include") {
                 return Err(self.expected(
                     at + 1,
-                    "the name of a file in quotes, after a space on the same line",
+                    "a file name in quotes, after a space on the same line",
                 ));
             }
             let what = match modifiers.is_empty() {
-                true => "`rule`, `import` or `include`",
+                true => "`rule`, `private`, `global`, `import` or `include`",
                 false => "`rule`",
             };
             return Err(self.expected(at, what));

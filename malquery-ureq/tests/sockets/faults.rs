@@ -30,11 +30,11 @@ fn a_name_that_does_not_exist() {
     for (builder, says) in [
         (
             builder,
-            "the name of no-such-host.invalid:443 could not be resolved (check the cloud or base URL",
+            "could not resolve no-such-host.invalid:443 (check the cloud or the base URL",
         ),
         (
             proxy,
-            "the name of the proxy no-such-proxy.invalid:3128 could not be resolved (check the proxy URL",
+            "could not resolve the proxy no-such-proxy.invalid:3128 (check the proxy URL",
         ),
     ] {
         let request = get("https://no-such-host.invalid/");

@@ -22,8 +22,8 @@ fn a_short_quota_is_not_spent() {
     let target = in_folder(&out, "out");
     let state = in_folder(&out, "state");
     fs::write(&state, "another job").unwrap();
-    let hunts = "error: hunts needed: 1, left this month: 0; ";
-    let downloads = "error: downloads needed: 2, left this month: 1; ";
+    let hunts = "error: the number of hunts left this month is 0, but the ";
+    let downloads = "error: the number of downloads left this month is 1, but the job needs 2; ";
     for (line, message) in [
         (format!("--check-quota hunt --rule {RULE}"), hunts),
         (
@@ -77,7 +77,9 @@ fn the_rest_of_the_quota_is_offered() {
     let run = server.run(&format!("collect --yes --ascii a --output-dir {target}"));
     let error = run.error(5);
     assert!(
-        error.starts_with("error: downloads needed: 2, left this month: 1"),
+        error.starts_with(
+            "error: the number of downloads left this month is 1, but the job needs 2; "
+        ),
         "{error}"
     );
     run.says("hint: to use the remaining quota, collect the results of the search with: malquery");
@@ -118,8 +120,9 @@ fn collect_says_what_it_will_spend() {
         "collect --ascii a --limit 1 --output-dir {target} --force"
     ));
     assert!(
-        run.error(5)
-            .contains("downloads needed: at least 1, left this month: 0"),
+        run.error(5).contains(
+            "the number of downloads left this month is 0, but the command needs at least 1"
+        ),
         "{}",
         run.stderr
     );

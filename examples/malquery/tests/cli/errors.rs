@@ -157,7 +157,7 @@ fn an_account_elsewhere_is_not_followed() {
         run.error(1),
         "error: the login returned 308 Permanent Redirect"
     );
-    run.says("\nhint: the account probably belongs to another cloud: set FALCON_CLOUD=us-2");
+    run.says("\nhint: the account probably belongs to another cloud; select that cloud, for example with FALCON_CLOUD=us-2");
     assert_eq!(server.asked(), ["POST /oauth2/token"]);
 }
 

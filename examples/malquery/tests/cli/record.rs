@@ -134,7 +134,7 @@ fn a_recording_survives_a_lost_folder() {
     assert_eq!((mode(&kept), mode(&tape)), (0o700, 0o600));
     run.says("was not written");
     run.says(&format!(
-        "hint: the exchanges that could be recorded were saved in {}",
+        "hint: the exchanges that could be recorded were saved to {}",
         tape.display()
     ));
     plain(&format!("quotas --replay {}", tape.display())).json();
@@ -156,7 +156,7 @@ fn a_recording_with_a_secret_is_refused() {
         let run = server.run(&line);
         assert_eq!(run.code, 1, "{}", run.stderr);
         run.says("was not written")
-            .says("hint: the exchanges that could be recorded were saved in ");
+            .says("hint: the exchanges that could be recorded were saved to ");
         run.omits("s3cret").omits("source.rs");
     }
     // Nothing is written if all exchanges were refused.

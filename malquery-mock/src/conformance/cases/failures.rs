@@ -19,12 +19,12 @@ use crate::conformance::servers::Seen;
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "refused-connection",
-        consequence: "a hunt that was never sent ends with an unknown outcome",
+        consequence: "the outcome of a hunt is reported as unknown, although the hunt was never sent",
         prepare: refused_connection,
     },
     Case {
         name: "failed-lookup",
-        consequence: "a hunt that was never sent ends with an unknown outcome",
+        consequence: "the outcome of a hunt is reported as unknown, although the hunt was never sent",
         prepare: failed_lookup,
     },
     Case {
@@ -206,7 +206,7 @@ fn failed_lookup() -> io::Result<Prepared> {
         *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
         match transport.send(request) {
             Err(error) if error.failure() == SendFailure::CannotSend => Ok(format!(
-                "the transport reported the failure as `cannot_send`, with https and with http: {error:?}"
+                "the transport reported the failure as `cannot_send` for both https and http: {error:?}"
             )),
             result => not_sent(result),
         }

@@ -84,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "chunked-body",
-        consequence: "a sample contains the sizes of its chunks",
+        consequence: "a sample contains chunk sizes",
         prepare: || served(|_| vec![Step::Send(chunked())], a_body),
     },
     Case {

@@ -106,7 +106,7 @@ fn refusals_name_the_character_and_its_place() {
         ),
         (
             "ascii:Müll",
-            "ascii pattern: 'ü' at position 1 is not ASCII; use a utf8 or a hex pattern",
+            "ascii pattern: 'ü' at position 1 is not ASCII; use a utf8 or hex pattern",
             Some(1),
         ),
     ] {
