@@ -421,8 +421,8 @@ impl SessionGuard {
     }
 
     /// Like [`save`](Self::save), but writes to this path and omits exchanges that cannot be
-    /// recorded. An existing file at this path is replaced. If the path is that of the cassette,
-    /// the cassette is written as [`save`](Self::save) does.
+    /// recorded. An existing file at this path is replaced. The exception is the cassette of a
+    /// session that appends: its existing interactions are kept.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The guard keeps the recording.

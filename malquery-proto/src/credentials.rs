@@ -68,7 +68,7 @@ impl fmt::Debug for Credentials {
 
 /// The customer id (CID) of a Flight Control child.
 ///
-/// Parsing removes surrounding whitespace, and the checksum (`-XX`) after a CID of 32 characters.
+/// Parsing removes surrounding whitespace and the checksum (`-XX`) that follows a 32-character CID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 

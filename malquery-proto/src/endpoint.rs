@@ -127,7 +127,7 @@ impl fmt::Display for Scope {
 pub enum Resend {
     /// The request may be sent again. No cost is documented for a request that fails.
     Safe,
-    /// The request may cost quota. It is retried only if it provably never reached the service, or
+    /// The request may use quota. It is retried only if it provably never reached the service, or
     /// if the reply is a 401 or a rate-limit error (429).
     Billed,
 }

@@ -325,8 +325,8 @@ impl ApiError {
         self.kind
     }
 
-    /// Returns each error in the body that has a message or a code. The slice is empty if the body
-    /// is not in the service's format.
+    /// Returns the errors in the body, except those with neither a message nor a code. The slice is
+    /// empty if the body is not in the service's format.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
     }
@@ -341,9 +341,9 @@ impl ApiError {
         self.region.as_deref()
     }
 
-    /// Returns the beginning of the body, up to 2,048 characters. `None` for an empty body and for
-    /// the token endpoints. Also `None` for a body that has errors or the service's `meta`, unless
-    /// it has an invalid request id.
+    /// Returns the beginning of the body, up to 2,048 characters. Returns `None` if the body is
+    /// empty or comes from a token endpoint. Also returns `None` if the body has errors or the
+    /// service's `meta`, unless its request id is invalid.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }

@@ -38,7 +38,7 @@ pub(crate) const CUT: char = '…';
 ///
 /// Secrets of at least 6 bytes are found in these encodings:
 ///
-/// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
+/// - plain text (ignoring the case of ASCII letters), URL encoding, JSON escapes, or a mix of these
 /// - hex digits, with or without common separators such as `:` or `0x`
 /// - base64, in the standard or the URL-safe alphabet, even if the secret is only part of the
 ///   encoded text

@@ -203,10 +203,10 @@ pub type JsonReply<O> = Reply<Envelope<<O as JsonOperation>::Meta, <O as JsonOpe
 
 /// An operation whose reply is a file: a sample, or an archive of samples.
 pub trait StreamOperation: Operation {
-    /// Returns the checks for the body of a successful reply with this head.
+    /// Returns the check for the body of a successful reply with this head.
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
-    /// Returns the reply with the checks for its body, or `None` if the body is not a file. In that
+    /// Returns the reply with the check for its body, or `None` if the body is not a file. In that
     /// case, read the body and pass it to [`Operation::error`]. Only the status determines whether
     /// the body is a file, because a sample may look like anything, even an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {

@@ -58,8 +58,8 @@ impl Builder {
         self
     }
 
-    /// Limits each wait to send bytes of a request or to receive bytes of a reply. The whole head
-    /// of a reply must arrive within 1.25 times this limit. The default is 60 s. For fuzzy
+    /// Limits each wait for the network while a request is sent or its reply is received. The whole
+    /// head of a reply must arrive within 1.25 times this limit. The default is 60 s. For fuzzy
     /// searches, see [`search_timeout`](Self::search_timeout).
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = bounded(timeout);
@@ -81,7 +81,7 @@ impl Builder {
         self
     }
 
-    /// Sends all https requests through a proxy. The URL is, for example, `http://host:port` or
+    /// Sends all https requests through a proxy, such as `http://host:port` or
     /// `http://user:password@host:port`. The scheme can be `http`, `https`, `socks4`, `socks4a`,
     /// `socks5` (also written `socks`) or `socks5h`. A URL without a scheme uses `http`.
     ///

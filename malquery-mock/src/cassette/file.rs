@@ -105,7 +105,7 @@ pub type Pairs = Vec<(String, String)>;
 pub struct File<I = Interaction> {
     /// The format version: 1.
     pub version: u32,
-    /// The names of the extensions in use. None exist yet.
+    /// The names of the extensions in use. No extensions exist yet.
     #[serde(default, deserialize_with = "given")]
     pub features: Option<Vec<String>>,
     /// The name and version of the program that wrote the file.
@@ -135,7 +135,8 @@ pub struct Interaction {
     /// The failure that occurs instead of a response.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub error: Option<Failure>,
-    /// The number of requests that this interaction answers: at least 1, and 1 by default.
+    /// The number of requests that this interaction answers. It must be at least 1. The default is
+    /// 1.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub times: Option<u32>,
     /// If `true`, the interaction also answers further matching requests, except those that a later

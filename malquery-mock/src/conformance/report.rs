@@ -4,7 +4,7 @@ use super::cases::{Case, Outcome};
 
 /// The result of [`check`](super::check): a [`Verdict`] for each case.
 ///
-/// `Display` prints one line per case, the failures last, and then a summary.
+/// `Display` prints one line per case, with the failures last, followed by a summary.
 #[derive(Debug, Clone)]
 pub struct Report {
     verdicts: Vec<Verdict>,
@@ -20,7 +20,7 @@ impl Report {
         self.failures().next().is_none()
     }
 
-    /// Returns the verdicts, in the order of the table in [this module](super).
+    /// Returns the verdicts, in the same order as the table in the [module documentation](super).
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
     }
@@ -78,12 +78,12 @@ impl Verdict {
         self.passed
     }
 
-    /// Returns what happened, on one line.
+    /// Returns a one-line description of what happened.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// Returns what a failure of the case can mean for users of the transport.
+    /// Returns what can happen to users of a transport that fails the case.
     pub fn consequence(&self) -> &'static str {
         self.consequence
     }

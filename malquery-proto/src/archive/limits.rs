@@ -15,8 +15,8 @@ const RATIO_FLOOR: u64 = 1 << 20;
 pub struct Limits {
     /// The maximum number of entries. The default is 10,000.
     pub entries: u64,
-    /// The maximum size of the archive's directory in bytes. The default is 4 MiB. Reading a
-    /// hostile directory may use about 15 times its size in memory.
+    /// The maximum size of the archive's directory in bytes. The default is 4 MiB. The memory
+    /// needed to read a hostile directory can be about 15 times the directory's size.
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,

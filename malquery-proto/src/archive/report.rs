@@ -290,8 +290,8 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
 #[non_exhaustive]
 pub struct Report {
     /// The expected samples that were found. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), contains all the samples that
-    /// can be read.
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), every sample that can be read
+    /// counts as found.
     pub found: Vec<Found>,
     /// The expected samples that were not found, in the order in which they were given. Without
     /// [`Archive::expect_samples`](super::Archive::expect_samples), a sample counts as expected if

@@ -313,9 +313,10 @@ impl Collect {
         &self.found
     }
 
-    /// Uses this file as the downloaded archive, to recover if a process ended between renaming the
-    /// archive and storing the state. First check that the archive contains the samples that were
-    /// [`found`](Self::found). Does nothing until [`download`](Self::download) returns an id.
+    /// Uses this file as the downloaded archive. Call this method if a process ended after it
+    /// renamed the archive, but before it stored the state. First check that the archive contains
+    /// the samples that were [`found`](Self::found). Does nothing until
+    /// [`download`](Self::download) returns an id.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
             self.phase = Phase::Verify {
@@ -502,7 +503,7 @@ macro_rules! sources {
 sources!(FuzzySearch: Fuzzy, Hunt: New, ExactSearch: New, SamplesMultidownload: New);
 
 impl Client {
-    /// Downloads the samples of a search, a hunt or a list into `folder`, and extracts them.
+    /// Downloads the samples from a search, a hunt or a list into `folder`, and extracts them.
     ///
     /// The archive is `samples.zip`, and each extracted file is named after its SHA-256. **The
     /// samples are malware.** The folder is created if necessary.
@@ -538,8 +539,9 @@ impl Client {
     /// Finds samples, downloads an archive of them into `archive`, and verifies its contents.
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
-    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. A hunt
-    /// also requires quota for its downloads: as many as the limit, or one if there is no limit.
+    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
+    /// hunt, the quota must also cover its downloads: as many as the limit allows, or one if there
+    /// is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
     /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue

@@ -217,7 +217,7 @@ impl Error {
         }
     }
 
-    /// Returns why the request is not valid, if it was rejected before it was sent.
+    /// Returns the reason the request is not valid, if it was rejected before it was sent.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self.flow()? {
             FlowError::Build(error) => Some(error),

@@ -159,8 +159,8 @@ impl Client {
 
     /// Returns a client that acts for a Flight Control child.
     ///
-    /// It has the same settings, credentials and transport, but a separate token and separate
-    /// pauses for rate limits. If this client uses a [token that was obtained
+    /// The new client has the same settings, credentials and transport as this one, but a separate
+    /// token and separate pauses for rate limits. If this client uses a [token that was obtained
     /// elsewhere](Auth::with_token), the new client cannot send requests, because the token is not
     /// valid for the child.
     pub fn child(&self, member_cid: MemberCid) -> Self {
@@ -387,7 +387,8 @@ impl Client {
     /// operation for its cost.
     ///
     /// # Errors
-    /// See [`Client::call`]. Errors in the body are returned when the [`Download`] is read.
+    /// See [`Client::call`]. If the body is interrupted or fails a check, reading the [`Download`]
+    /// returns an error.
     pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download>, Error> {
         self.open_in(&mut self.download_flow(operation))
     }

@@ -46,7 +46,7 @@ impl OutputFile {
         Self::create(path.into(), false)
     }
 
-    /// Creates a file that will appear at `path`, and will replace an existing file.
+    /// Creates a file that will appear at `path` and replace any existing file there.
     ///
     /// # Errors
     /// Returns [`Error::File`] if `path` exists but is not a file, or if no file can be created.

@@ -124,7 +124,7 @@ pub enum EnvError {
     /// The value is not valid Unicode.
     #[error("{0} is not valid Unicode")]
     NotUnicode(&'static str),
-    /// The transport cannot use the value, which configures a proxy or root certificates.
+    /// The transport cannot use the proxy or the root certificates that the variable specifies.
     #[error("{message}")]
     #[allow(missing_docs)]
     Transport {

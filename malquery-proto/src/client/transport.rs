@@ -28,8 +28,8 @@ use crate::time::Timestamp;
 /// - Give up when the [`TimeLeft`] of a request has elapsed. A download may have no time limit, so
 ///   also limit the duration of each read.
 /// - If a body becomes too large when it is decompressed, the reader must return an error of the
-///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). The client does not retry after this error
-///   in a 2xx reply.
+///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). If this happens in a 2xx reply, the client
+///   does not retry.
 ///
 /// Each request carries its [`Endpoint`](crate::endpoint::Endpoint) as an extension and, if its
 /// time is limited, its [`TimeLeft`]. The conformance kit of `malquery-mock`
@@ -84,7 +84,7 @@ macro_rules! pointers {
 
 pointers!(&T, Box<T>, Arc<T>);
 
-/// The body of a reply, which is read as it arrives.
+/// A reply body that is read as it arrives.
 pub struct Body(Box<dyn Read + Send>);
 
 impl Body {
@@ -169,7 +169,7 @@ impl TransportError {
         }
     }
 
-    /// Returns the kind of the failure, which affects whether the request is retried.
+    /// Returns the kind of failure. It affects whether the request is retried.
     pub fn failure(&self) -> SendFailure {
         self.failure
     }
@@ -212,7 +212,7 @@ pub trait Clock: Send + Sync {
     fn sleep_until(&self, time: Timestamp);
 }
 
-/// A request extension: the time left until the whole reply, including its body, must have arrived.
-/// A transport must give up after this time.
+/// A request extension: the time within which the whole reply, including its body, must arrive. A
+/// transport must give up after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLeft(pub Duration);

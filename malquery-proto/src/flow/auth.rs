@@ -13,7 +13,7 @@ use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
 
-/// A session: its base URL and its token. Any number of flows can share it.
+/// A session, which consists of a base URL and a token. Any number of flows can share a session.
 ///
 /// If the session has credentials, a flow requests a token when it needs one, and replaces a token
 /// that is about to expire. If several flows get a 401, one requests a new token while the others
@@ -168,9 +168,9 @@ impl Auth {
     /// Sets whether to follow a redirect from the token endpoint to the account's cloud. The
     /// default is `true`.
     ///
-    /// One redirect is followed, and only to the host of a commercial [`Cloud`]. Redirects from a
-    /// government cloud are not followed. A redirect from a custom base URL is followed too; pass
-    /// `false` if all requests must go to that URL.
+    /// At most one redirect is followed, and only to the host of a commercial [`Cloud`]. Redirects
+    /// from a government cloud are not followed. A redirect from a custom base URL is followed too;
+    /// pass `false` if all requests must go to that URL.
     pub fn follow_region(mut self, follow: bool) -> Self {
         self.follow_region = follow;
         self

@@ -12,13 +12,13 @@ use crate::time::Timestamp;
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx that can be parsed | done | done |
-/// | 2xx that cannot be parsed, or seems to belong to another request | retried up to three times if it seems to belong to another request, or if it answers a [`GetRequest`], has no errors and is not too large; otherwise, error | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 2xx that cannot be parsed, or seems to belong to another request | retried up to three times if the reply seems to belong to another request, or if it answers a [`GetRequest`], has no errors and is not too large; otherwise, error | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | first 401 | retried with a new token | the same |
 /// | 429 (rate limit) | retried at the time in the reply, or after a pause | the same |
 /// | 429 (quota) | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
 /// | 304, or an error with a request id | see the other rows | [`OutcomeUnknown`] |
-/// | other 4xx, 3xx | error | error |
+/// | other 3xx or 4xx | error | error |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | no attempts or time left, or the retry time is later than the policy allows | error | error |

@@ -60,8 +60,8 @@ mod sealed {
 /// The driver repeats two steps until it gets the output or an error:
 ///
 /// 1. Call [`poll`](Self::poll). If it returns a time, wait until then and poll again.
-/// 2. If it returns a request, send it. Then call [`on_response`](Self::on_response) with the
-///    reply, or [`on_failure`](Self::on_failure) if no complete reply arrived.
+/// 2. If `poll` returns a request, send the request. Then call [`on_response`](Self::on_response)
+///    with the reply, or [`on_failure`](Self::on_failure) if no complete reply arrived.
 ///
 /// `on_response` borrows the [`Auth`] while it parses the reply. If threads share an `Auth` behind
 /// a lock, they can parse without holding it: call [`read`](Self::read), and then
@@ -182,7 +182,7 @@ pub struct Attempt {
     /// From the body of an error reply, read at most
     /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
     pub max_body: Option<u64>,
-    /// The time by which the whole reply must have arrived, including its body. For a download,
+    /// The time by which the whole reply, including its body, must have arrived. For a download,
     /// this is the deadline of the flow, if it has one: the time limit of the policy does not apply
     /// to the body.
     pub deadline: Option<Timestamp>,
@@ -287,8 +287,7 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of failure of a request that did not receive a complete reply. It states whether the
-/// service may have received the request, and whether a retry may succeed.
+/// States whether a failed request may have reached the service, and whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -306,7 +305,7 @@ pub enum SendFailure {
 ///
 /// The table in [`CallFlow`] shows which outcomes lead to a retry. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service, or if the reply is a 401 or a rate limit (429).
+/// the service, or if the reply is a 401 or a rate-limit error (429).
 ///
 /// ```
 /// use std::time::Duration;
@@ -339,7 +338,7 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     /// Returns a policy with 4 attempts, a first delay of 0.5 seconds, a maximum delay of 30
-    /// seconds, at most 2 minutes for a rate limit, and 10 minutes in total.
+    /// seconds, a maximum rate-limit wait of 2 minutes, and a time limit of 10 minutes.
     fn default() -> Self {
         Self {
             max_attempts: 4,

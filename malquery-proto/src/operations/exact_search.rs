@@ -11,9 +11,9 @@ use super::{check_ranges, write_search};
 /// Starts a job that finds samples by bytes or strings.
 ///
 /// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`; FalconPy:
-/// `exact_search`). Needs the scope `malquery:write`. CrowdStrike does not document whether the
-/// job costs quota, so the submission is retried only if it provably never reached the service, or
-/// if the reply is a 401 or a rate limit (429). Error statuses: 400, 401, 403, 429, 500.
+/// `exact_search`). Needs the scope `malquery:write`. CrowdStrike does not document whether the job
+/// costs quota, so the submission is retried only if it provably never reached the service, or if
+/// the reply is a 401 or a rate-limit error (429). Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
 /// [`GetRequest`](super::GetRequest).

@@ -11,9 +11,9 @@ use super::{check_ranges, write_search};
 /// Starts a job that finds samples with a YARA rule.
 ///
 /// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs
-/// the scope `malquery:write`. **Costs one hunt from the monthly quota**, so it is retried only if
-/// the request provably never reached the service, or if the reply is a 401 or a rate limit (429).
-/// Error statuses: 400, 401, 403, 429, 500.
+/// the scope `malquery:write`. **Costs one hunt from the monthly quota**, so the request is retried
+/// only if it provably never reached the service, or if the reply is a 401 or a rate-limit error
+/// (429). Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
 /// [`GetRequest`](super::GetRequest).

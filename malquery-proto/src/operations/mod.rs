@@ -13,8 +13,8 @@
 //! | [`GetSamples`] | downloads the archive of a multi-download | not documented |
 //!
 //! No operation is paginated. The API client needs the scope `malquery:read` for GET operations,
-//! and `malquery:write` for POST operations. All operations may return 401, 403, 429 and 500, and
-//! all except [`GetSamples`] may return 400.
+//! and `malquery:write` for POST operations. All operations may return the status 401, 403, 429 or
+//! 500, and all except [`GetSamples`] may also return 400.
 
 mod download;
 mod exact_search;

@@ -12,9 +12,9 @@ use crate::types::{Json, Sha256, SubmitMeta};
 ///
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
 /// `PostMalQueryEntitiesSamplesMultidownloadV1`; FalconPy: `samples_multidownload`). Needs the
-/// scope `malquery:write`. **Costs one download from the monthly quota for each sample**, so it is
-/// retried only if the request provably never reached the service, or if the reply is a 401 or a
-/// rate limit (429). Error statuses: 400, 401, 403, 404, 429, 500.
+/// scope `malquery:write`. **Costs one download from the monthly quota for each sample**, so the
+/// request is retried only if it provably never reached the service, or if the reply is a 401 or a
+/// rate-limit error (429). Error statuses: 400, 401, 403, 404, 429, 500.
 ///
 /// The reply contains the request id of the job. Once [`GetRequest`](super::GetRequest) reports
 /// that the job is done, download the archive with [`GetSamples`](super::GetSamples) and this id.

@@ -43,10 +43,10 @@ const TRIES: usize = 3;
 ///
 /// # File types
 ///
-/// The type of a sample is detected from its content: `PE32`, `PE64`, `elf32`, `elf64`, `macho`,
-/// `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (other compound
-/// documents), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`,
-/// `swf`, `pcap` or `text`. Anything else is `data`. Filters ignore case.
+/// The type of a sample is detected from its content. It is `PE32`, `PE64`, `elf32`, `elf64`,
+/// `macho`, `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (other
+/// compound documents), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`,
+/// `dalvik`, `lnk`, `swf`, `pcap` or `text`, or `data` for anything else. Filters ignore case.
 ///
 /// # Labels and dates
 ///
@@ -109,7 +109,8 @@ pub struct CorpusSample {
 }
 
 impl CorpusSample {
-    /// Creates a sample with these bytes, first seen on 1970/01/01, without a label.
+    /// Creates a sample with these bytes. By default, it has no label, and its first-seen date is
+    /// 1970/01/01.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             bytes: bytes.into(),
@@ -129,7 +130,8 @@ impl CorpusSample {
         self
     }
 
-    /// Marks the sample as submitted by the customer, for the option `submitted_by_customer`.
+    /// Marks the sample as submitted by the customer. If a search sets the option
+    /// `submitted_by_customer` to `true`, it selects only such samples.
     pub fn submitted_by_customer(mut self) -> Self {
         self.annotation.submitted_by_customer = true;
         self
