@@ -67,9 +67,9 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// Returns the line and column of the error, or of the interaction that contains it. Both are
-    /// counted from 1, and the column counts characters. Returns `None` if, for example, the
-    /// cassette is not found.
+    /// Returns the 1-based line and column of the error, or of the interaction that contains it.
+    /// The column is counted in characters. Returns `None` if, for example, the cassette is not
+    /// found.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }

@@ -33,8 +33,8 @@ pub struct GetToken<'a> {
 pub struct AccessToken {
     /// The token.
     pub bearer: BearerToken,
-    /// The lifetime of the token, from the time it was issued, or 1,799 seconds if the reply does
-    /// not contain a valid lifetime.
+    /// The lifetime of the token, which starts when the token is issued. This is 1,799 seconds if
+    /// the reply does not contain a valid lifetime.
     pub expires_in: Duration,
 }
 
