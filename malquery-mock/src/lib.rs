@@ -81,7 +81,7 @@
 //! # Cassettes
 //!
 //! A [`Cassette`] is a script, or a JSON file that people can read and edit. [`mod@format`]
-//! describes the file and how requests are matched. Equal requests get the recorded replies in
+//! describes the file and how requests are matched. Repeated requests get the recorded replies in
 //! order, so a job goes from `inprogress` to `done`. A request without a match fails with an error
 //! that explains why. At the end of a test, the guard reports such requests and unused replies.
 //!

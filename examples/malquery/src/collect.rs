@@ -754,9 +754,12 @@ impl Shown<'_> {
             note(format_args!("warning: the archive contains no files"));
         }
         if !report.unexpected.is_empty() {
-            let count = report.unexpected.len();
+            let what = match report.unexpected.len() {
+                1 => "1 sample that was not requested; it was".to_owned(),
+                count => format!("{count} samples that were not requested; they were"),
+            };
             note(format_args!(
-                "warning: the archive contains samples that were not requested ({count}); they are not extracted"
+                "warning: the archive contains {what} not extracted"
             ));
         }
         for sample in &report.missing {

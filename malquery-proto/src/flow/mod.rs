@@ -466,7 +466,7 @@ pub enum FlowError {
         /// The job status that the last successful poll reported, if any.
         status: Option<JobStatus>,
     },
-    /// The remaining quota does not cover the job. Nothing was submitted.
+    /// The remaining quota does not cover the job. The job was not submitted.
     #[error(
         "the number of {what} left this month is {left}, but the job needs {needed}; the job was not submitted"
     )]
@@ -476,7 +476,7 @@ pub enum FlowError {
         needed: u64,
         left: u64,
     },
-    /// The remaining quota is unknown. Nothing was submitted.
+    /// The remaining quota is unknown. The job was not submitted.
     #[error(
         "the number of {what} left this month is unknown ({why}); the job was not submitted; to submit it anyway, turn off the quota check"
     )]

@@ -146,7 +146,7 @@ const UNCHECKED: [(&str, &str); 9] = [
     ("condition is too complex", "YARA may accept deeper nesting"),
     ("cannot be compiled", "YARA may accept it"),
     ("regex failed to build", "YARA may accept it"),
-    ("jump cannot have", "YARA accepts it as the range [0-0]"),
+    ("jump cannot have", "YARA accepts the range [0-0]"),
     ("too much data added", "YARA may accept more data"),
 ];
 
