@@ -341,7 +341,7 @@ fn a_token_reply_needs_only_the_token() {
         (r#"{"access_token": ""}"#, "not a bearer token: it is empty"),
         (
             "{\"access_token\": \"t0p-secret\\n\"}",
-            "not a bearer token: it contains a character that is not visible ASCII",
+            "not a bearer token: it must contain only visible ASCII characters",
         ),
         (
             r#"{"access_token": "t0p-secret""#,

@@ -118,7 +118,7 @@ impl BearerToken {
         let why = if token.expose().is_empty() {
             "it is empty"
         } else if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
-            "it contains a character that is not visible ASCII"
+            "it must contain only visible ASCII characters"
         } else {
             return Ok(Self(token));
         };
@@ -182,7 +182,7 @@ mod tests {
         let error = BearerToken::new("t0ken\n").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "not a bearer token: it contains a character that is not visible ASCII"
+            "not a bearer token: it must contain only visible ASCII characters"
         );
     }
 }

@@ -98,7 +98,9 @@ pub enum StreamError {
     #[allow(missing_docs)]
     NotZip { instead: Box<Instead> },
     /// The zip archive does not end with a valid end record.
-    #[error("the zip archive has no valid end: it was truncated, or bytes were appended")]
+    #[error(
+        "the zip archive does not end with a valid end record: it was truncated, or bytes were appended"
+    )]
     CutZip,
     /// The transport failed before the end of the body.
     #[error("the download was interrupted")]

@@ -865,7 +865,7 @@ fn a_report_is_shown_and_stored() {
     let report = open("zipcrypto-stored.zip").check().unwrap();
     assert_eq!(
         report.to_string(),
-        "samples found: 1, missing: 0, damaged: 0, unexpected: 0"
+        "found samples: 1, missing samples: 0, damaged entries: 0, unexpected samples: 0"
     );
     let stored = serde_json::to_value(&report).unwrap();
     assert_eq!(stored["found"][0]["name"], "greeting.txt");

@@ -17,7 +17,7 @@ pub enum ConfigError {
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
     #[error(
-        "{0} does not contain the URL of a proxy, such as http://host:port; correct or unset it"
+        "{0} does not contain the URL of a proxy; use a URL such as http://host:port, or unset the variable"
     )]
     ProxyVariable(&'static str),
     /// The user agent contains a character that is not allowed in a header.

@@ -186,7 +186,7 @@ impl Commands<'_> {
             let word =
                 |left: Option<u64>| left.map_or_else(|| "unknown".into(), |left| left.to_string());
             note(format_args!(
-                "cost: {costs}; left this month: hunts {}, downloads {}",
+                "cost: {costs}; hunts left this month: {}; downloads left this month: {}",
                 word(left[0]),
                 word(left[1])
             ));
@@ -813,7 +813,7 @@ fn say_done(report: &Report, archive: Option<&str>) {
 
 pub(crate) fn warn_of_zip(path: &Path) {
     note(format_args!(
-        "warning: {} will be a zip of malware; its password is `infected`",
+        "warning: {} will be a zip archive of samples, which may be malware; its password is `infected`",
         path.display()
     ));
 }

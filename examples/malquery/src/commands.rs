@@ -495,7 +495,9 @@ impl Commands<'_> {
         let job = submit().map_err(|error| self.explain(error, None))?;
         // Show the id here too, so that it is not lost if writing to standard output fails.
         let id = job.id();
-        note(format_args!("{what} submitted; the request id is {id}"));
+        note(format_args!(
+            "the {what} was submitted; the request id is {id}"
+        ));
         let wait = match self.session.jobs_end {
             true => {
                 "with --demo or --corpus, the job is lost when this command ends; use --wait, or start `malquery serve`"

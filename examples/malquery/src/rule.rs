@@ -34,7 +34,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
             .count();
         if options.rule_name.is_none() && public > 1 {
             note(format_args!(
-                "warning: {} contains {public} public rules, but a hunt accepts only one; select one with --rule-name",
+                "warning: {} contains {public} public rules; select the rule to hunt for with --rule-name",
                 input::name(path)
             ));
         }

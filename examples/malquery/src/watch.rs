@@ -89,7 +89,9 @@ impl Watch {
         if let Some(id) = flow.id().filter(|id| self.shown.as_ref() != Some(*id)) {
             let job = self.job;
             if self.is_new {
-                self.note(format_args!("{job} submitted; the request id is {id}"));
+                self.note(format_args!(
+                    "the {job} was submitted; the request id is {id}"
+                ));
             } else {
                 self.note(format_args!(
                     "continuing with an earlier job; the request id is {id}"
@@ -133,7 +135,7 @@ impl Watch {
             self.pulse = progress.elapsed;
             let elapsed = written(Duration::from_secs(progress.elapsed.as_secs()));
             note(format_args!(
-                "waiting for {id}: {status} after {elapsed}, polls: {polls}"
+                "waiting for {id}: {status}, elapsed: {elapsed}, polls: {polls}"
             ));
         }
     }

@@ -176,7 +176,7 @@ fn same(what: &str, received: &[u8], expected: &[u8]) -> Result<(), String> {
         .take_while(|(a, b)| a == b)
         .count();
     Err(format!(
-        "{what} was changed: {} bytes were expected and {} bytes arrived; the first difference is at offset {at}",
+        "{what} was changed (expected length: {}, received length: {}); the first difference is at offset {at}",
         expected.len(),
         received.len()
     ))

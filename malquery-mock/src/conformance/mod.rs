@@ -15,8 +15,8 @@
 //! For a failed case, the report states what happened and a possible consequence:
 //!
 //! ```text
-//! pass  client-errors-are-replies: the statuses [400, 401, 403, 404, 429] were returned with their bodies
-//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. Failing this case can mean that the token is sent to another host.
+//! pass  client-errors-are-replies: the [400, 401, 403, 404, 429] replies were returned with their bodies
+//! FAIL  redirect-to-another-host: the transport followed a redirect with status 301 after a GET. Failing this case can mean that the token is sent to another host.
 //! 1 of 42 cases failed
 //! ```
 //!

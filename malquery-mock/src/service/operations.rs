@@ -254,7 +254,10 @@ impl Call {
                 let why = match &*skipped {
                     [] => String::new(),
                     [one] => format!("; not searched: {one}"),
-                    [one, more @ ..] => format!("; not searched: {one} (and {} more)", more.len()),
+                    [one, ..] => format!(
+                        "; {} items were not searched, including {one}",
+                        skipped.len()
+                    ),
                 };
                 let message = format!("Could not find sample {hash}{why}");
                 Refusal::malquery(StatusCode::NOT_FOUND, message)

@@ -139,8 +139,8 @@ impl EntryInfo {
 /// An entry in an archive, as a reader that counts and hashes the bytes.
 ///
 /// Reading the entry to the end fails if the content does not match its declared size or checksum.
-/// Reading also fails before it returns more bytes than the [`Limits`] allow. The [`io::Error`]
-/// contains an [`ArchiveError`].
+/// A read that would exceed the [`Limits`] also fails. The [`io::Error`] contains an
+/// [`ArchiveError`].
 ///
 /// **The bytes are malware.** Do not use them until the whole entry has been read without an error.
 pub struct Entry<'a, R: Read> {

@@ -366,7 +366,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "samples found: {}, missing: {}, damaged: {}, unexpected: {}{}",
+            "found samples: {}, missing samples: {}, damaged entries: {}, unexpected samples: {}{}",
             self.found.len(),
             self.missing.len(),
             self.damaged.len(),

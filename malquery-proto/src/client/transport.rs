@@ -189,7 +189,7 @@ impl fmt::Display for TransportError {
             SendFailure::NotSent => "the request was not sent",
             SendFailure::CannotSend => "the request cannot be sent",
             SendFailure::Unknown => {
-                "no reply arrived, but the service may have received the request"
+                "no complete reply arrived, but the service may have received the request"
             }
         })
     }

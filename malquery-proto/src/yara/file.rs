@@ -330,7 +330,7 @@ impl RuleFile {
             if self.is(at, "include") {
                 return Err(self.expected(
                     at + 1,
-                    "a file name in quotes, after a space on the same line",
+                    "a space and a file name in quotes, on the same line as `include`",
                 ));
             }
             let what = match modifiers.is_empty() {

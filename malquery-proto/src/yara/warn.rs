@@ -77,8 +77,7 @@ fn short(string: &VariableDeclaration) -> Option<String> {
 fn slow(string: &VariableDeclaration) -> Option<String> {
     let name = &string.name;
     if slow::is_slow(string) {
-        let why =
-            "may slow down scanning; add a longer sequence of fixed bytes that are not all equal";
+        let why = "may slow down scanning; use a longer sequence of fixed bytes with at least two different values";
         return Some(format!("the string ${name} {why}"));
     }
     match &string.value {

@@ -115,7 +115,7 @@ fn token(text: &str) {
         Err(error) => {
             let known = [
                 "it is empty",
-                "it contains a character that is not visible ASCII",
+                "it must contain only visible ASCII characters",
             ];
             assert!(
                 known

@@ -41,7 +41,7 @@ fn missing_samples_are_named_and_others_kept() {
     let document: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(document["contents"]["missing"], json!([A]));
     assert_eq!(document["contents"]["files"][0]["sha256"], HELLO);
-    run.says("hunt submitted; the request id is r-1\n");
+    run.says("the hunt was submitted; the request id is r-1\n");
     run.omits("verified and written");
     assert_eq!(
         document["contents"]["unexpected"].as_array().unwrap().len(),

@@ -108,7 +108,7 @@ fn collect_says_what_it_will_spend() {
         "collect --rule {RULE} --limit 3 --output-dir {target}"
     ));
     run.json();
-    run.says("cost: 1 hunt, plus at most 3 downloads; left this month: hunts 100, downloads 50\n");
+    run.says("cost: 1 hunt, plus at most 3 downloads; hunts left this month: 100; downloads left this month: 50\n");
     let run = demo(&format!(
         "collect {A} --output-dir {target} --force --no-check-quota"
     ));

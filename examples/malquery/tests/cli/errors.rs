@@ -167,7 +167,9 @@ fn hints_quote_what_the_service_says() {
     let submitted = answer(200, json!({"meta": {"reqid": id, "status": "done"}}));
     let run = Server::with_answers([submitted]).run("exact-search --ascii abc");
     run.json();
-    run.says(&format!("search submitted; the request id is {id}\n"));
+    run.says(&format!(
+        "the search was submitted; the request id is {id}\n"
+    ));
     run.says(&format!(" request '{id}' --wait"));
 }
 

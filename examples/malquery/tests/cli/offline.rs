@@ -7,8 +7,8 @@ fn the_demonstration_searches_eight_files() {
     let line = "collect --pattern ascii:CrowdStrike --limit 3 --output-dir";
     let run = demo(&format!("{line} {target}"));
     run.says("offline: searching 8 harmless demo files, not MalQuery\n");
-    run.says("\nsearch submitted; the request id is ")
-        .says("\nmulti-download submitted; the request id is ")
+    run.says("\nthe search was submitted; the request id is ")
+        .says("\nthe multi-download was submitted; the request id is ")
         .says(&format!(
             "\n3 samples verified and written to {target}; the archive is {target}/samples.zip\n"
         ));

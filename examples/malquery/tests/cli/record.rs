@@ -225,6 +225,6 @@ fn a_long_wait_says_so_once_a_minute() {
     assert!(
         lines
             .clone()
-            .all(|line| line.contains(": inprogress after ") && line.contains(" min, polls: "))
+            .all(|line| line.contains(": inprogress, elapsed: ") && line.contains(" min, polls: "))
     );
 }

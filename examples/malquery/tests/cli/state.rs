@@ -248,6 +248,6 @@ fn a_refused_job_leaves_no_state() {
         .error(4);
     Server::with_answers([job("r-1", "done"), job("r-1", "done")])
         .run(&format!("resume {state}"))
-        .says("hunt submitted; the request id is r-1\n")
+        .says("the hunt was submitted; the request id is r-1\n")
         .json();
 }

@@ -186,7 +186,7 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
             same("the body of an error", &body, b"{\"errors\": []}")?;
         }
         Ok(format!(
-            "the statuses {list:?} were returned with their bodies"
+            "the {list:?} replies were returned with their bodies"
         ))
     })
 }
@@ -234,7 +234,7 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
                 || other.is_some_and(|other| !other.raw().is_empty());
             if followed {
                 return Err(format!(
-                    "the {method} was resent to the location of a {status}"
+                    "the transport followed a redirect with status {status} after a {method}"
                 ));
             }
             let (head, body) = result.map_err(|error| format!("{method}, {status}: {error}"))?;
