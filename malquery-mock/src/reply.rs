@@ -139,7 +139,7 @@ pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply
     reply
 }
 
-/// Returns a fault in place of a reply.
+/// Returns this fault, to be used in place of a reply.
 pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
@@ -189,7 +189,7 @@ pub fn sample(body: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/octet-stream", body)
 }
 
-/// Returns a reply with an archive of samples: the bytes of a zip file.
+/// Returns a reply whose body is a zip archive of samples.
 pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/zip", zip)
 }
@@ -299,7 +299,7 @@ impl Reply {
     /// Breaks the connection after this many bytes of the body.
     ///
     /// # Panics
-    /// Panics if this is a fault, or if the body is shorter.
+    /// Panics if this is a fault, or if `bytes` is greater than the length of the body.
     #[track_caller]
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         let response = self.response();

@@ -347,8 +347,8 @@ impl Transport for SessionTransport {
 /// The session ends when the guard is finished, closed or dropped. If [`close`](Self::close) fails,
 /// the guard keeps the recording. [`save_beside`](Self::save_beside) or
 /// [`save_rest`](Self::save_rest) can then write it to another path, without the exchanges that
-/// cannot be recorded. If the thread panics before the session ends, dropping the guard calls
-/// `save_beside` for a recording that may have used quota.
+/// cannot be recorded. If the thread panics before the session ends, and a recorded request may
+/// have used quota, dropping the guard calls `save_beside`.
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
@@ -389,7 +389,7 @@ impl SessionGuard {
     /// # Errors
     /// A replay fails if a request got no reply or if unused replies remain. A recording fails if
     /// an exchange cannot be recorded or if the file cannot be written. A verification fails if the
-    /// service differs from the cassette.
+    /// requests or their replies differ from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {

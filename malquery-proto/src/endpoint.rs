@@ -33,7 +33,7 @@ impl Endpoint {
         Self::new(Method::GET, id, path, Scope::Read, Resend::Safe)
     }
 
-    /// Describes a POST that needs the scope `malquery:write` and returns JSON. Its request counts
+    /// Describes a POST that needs the scope `malquery:write` and returns JSON. The request counts
     /// as [billed](Resend::Billed) unless you call [`safe`](Endpoint::safe).
     pub const fn post(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::POST, id, path, Scope::Write, Resend::Billed)

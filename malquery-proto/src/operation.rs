@@ -92,8 +92,8 @@ pub trait Operation {
         Ok(request)
     }
 
-    /// Parses an error reply. The caller may truncate the body to [`MAX_ERROR_BODY`] bytes. If this
-    /// cuts off a JSON body, its errors are lost.
+    /// Parses an error reply. The caller may truncate the body to [`MAX_ERROR_BODY`] bytes. If a
+    /// JSON body is truncated, its errors are lost.
     fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
         ApiError::new(&Self::ENDPOINT, head, body)
     }

@@ -43,7 +43,8 @@ impl<'a> ResponseHead<'a> {
         self.text(&HeaderName::from_static("x-cs-traceid"))
     }
 
-    /// Returns the name of the cloud that replied, from the `X-Cs-Region` header.
+    /// Returns the cloud name from the `X-Cs-Region` header, if there is one. In a redirect, this
+    /// is the cloud of the account.
     pub fn region(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-region"))
     }
@@ -194,7 +195,7 @@ impl<T> Reply<T> {
         self.output
     }
 
-    /// Returns the name of the cloud that replied, from the `X-Cs-Region` header.
+    /// Returns the cloud name from the `X-Cs-Region` header, if there is one.
     pub fn region(&self) -> Option<&str> {
         let (status, headers) = (self.status, &self.headers);
         ResponseHead { status, headers }.region()

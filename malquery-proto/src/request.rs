@@ -89,8 +89,8 @@ impl RequestParts {
         }
     }
 
-    /// Adds a parameter to the query. The value is URL-encoded; the name is not. A name can be
-    /// added more than once.
+    /// Adds a parameter to the query. The value is URL-encoded; the name is not. Several parameters
+    /// can have the same name.
     pub fn query(&mut self, name: &'static str, value: impl fmt::Display) {
         self.uri
             .push(if self.uri.contains('?') { '&' } else { '?' });

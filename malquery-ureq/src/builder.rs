@@ -66,9 +66,9 @@ impl Builder {
         self
     }
 
-    /// Limits each wait for bytes of the reply to a fuzzy search. The reply arrives only when the
-    /// search is done. If [`reply_timeout`](Self::reply_timeout) is longer, it applies instead. The
-    /// default is 180 s.
+    /// Sets the maximum duration of each wait for data from a fuzzy search. The reply arrives only
+    /// when the search is done. If [`reply_timeout`](Self::reply_timeout) is longer, it applies
+    /// instead. The default is 180 s.
     pub fn search_timeout(mut self, timeout: Duration) -> Self {
         self.search_timeout = bounded(timeout);
         self

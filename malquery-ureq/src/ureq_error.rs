@@ -8,7 +8,7 @@ use malquery_proto::client::EnvError;
 use rustls::CertificateError;
 use ureq::unversioned::resolver::DefaultResolver;
 
-/// An invalid setting of the transport.
+/// An invalid transport setting.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

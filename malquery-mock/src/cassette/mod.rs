@@ -65,10 +65,10 @@ impl Interaction {
 impl Cassette {
     /// Answers token requests automatically, because their number depends on the program's clock.
     ///
-    /// If the cassette contains token requests, a successful last matching reply is repeated, and
-    /// successful replies to token requests may remain unused. If the cassette contains none, each
-    /// token request gets a test token that is valid for 1799 seconds, and a revocation request
-    /// that matches no interaction gets an empty JSON object.
+    /// If the cassette contains token requests, the last matching reply is repeated if it is
+    /// successful, and successful replies to token requests may remain unused. If the cassette
+    /// contains no token requests, each token request gets a test token that is valid for 1,799
+    /// seconds, and a revocation request that matches no interaction gets an empty JSON object.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self

@@ -148,8 +148,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Clones share tokens, jobs and counts. Change the settings before you clone a service, because a
 /// later change affects only one clone.
 ///
-/// Use it through its own [`client`](Self::client), as the [`Transport`] of any client, over HTTP
-/// with `Server`, or request by request:
+/// Use a service through its own [`client`](Self::client), as the [`Transport`] of any client, over
+/// HTTP with `Server`, or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};

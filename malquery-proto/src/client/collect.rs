@@ -141,9 +141,9 @@ impl Collect {
     /// Creates a run for a hunt, an exact search, a fuzzy search or a list of samples.
     ///
     /// **Each sample costs one download.** The limit of the search also limits the number of
-    /// downloads. Without a limit, all samples in the results are downloaded, which may exceed the
-    /// monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. If the search selects
-    /// fields, the SHA-256 is added to them.
+    /// downloads. Without a limit, all samples in the results are downloaded, and their number may
+    /// exceed the monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. If the search
+    /// selects fields, the SHA-256 is added to them.
     pub fn new(source: impl Into<Source>) -> Self {
         let mut collect = Self::at(source.into().0);
         match &mut collect.phase {
@@ -228,12 +228,12 @@ impl Collect {
         self.phase = Phase::New(SamplesMultidownload::new(&self.found).into());
     }
 
-    /// Sets the limits for the contents of the archive. By default, these are the [default
-    /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are
-    /// not stored with the state.
+    /// Sets the limits for the contents of the archive. The default is [`Limits::default`], raised
+    /// to allow at least one entry for each requested sample. Limits are not stored with the state.
     ///
     /// If the archive exceeds a limit, verification fails or reports entries as damaged. The file
-    /// is kept, because it was paid for: set higher limits, and call [`Collect::verify`].
+    /// is kept, because it was paid for. To read it, set higher limits, and call
+    /// [`Collect::verify`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
@@ -333,10 +333,10 @@ impl Collect {
     /// same name.
     ///
     /// # Errors
-    /// Returns [`Error::Archive`] if the archive has not been downloaded, exceeds a limit as a
-    /// whole, or cannot be read or extracted. A single entry that exceeds a limit is reported as
-    /// damaged instead. Returns [`Error::File`] if the file cannot be opened or hashed, and
-    /// [`Error::Stopped`] if the observer stops the run.
+    /// Returns [`Error::Archive`] if the archive has not been downloaded, if the whole archive
+    /// exceeds a limit, or if it cannot be read or extracted. If a single entry exceeds a limit,
+    /// that entry is reported as damaged instead. Returns [`Error::File`] if the file cannot be
+    /// opened or hashed, and [`Error::Stopped`] if the observer stops the run.
     pub fn verify(
         &mut self,
         overwrite: bool,

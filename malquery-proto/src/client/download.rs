@@ -52,7 +52,7 @@ impl Download {
     }
 
     /// Returns the declared length in bytes, if any, or the actual length once the whole body has
-    /// been read. `None` if the download failed.
+    /// been read. Returns `None` if the download failed.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::atomic_file::{self, AtomicFile, folder};
 
-/// An output file that appears only once it is complete.
+/// An output file that appears only when it is complete.
 ///
 /// Until it is complete, the file has a temporary name in the target folder. On Unix, only its
 /// owner can read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete

@@ -8,7 +8,7 @@ use crate::types::{Json, SearchOptions, SubmitMeta};
 
 use super::{check_ranges, write_search};
 
-/// Starts a job that finds samples with a YARA rule.
+/// Starts a job that finds samples matching a YARA rule.
 ///
 /// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs
 /// the scope `malquery:write`. **Costs one hunt from the monthly quota**, so the request is retried

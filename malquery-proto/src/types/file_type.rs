@@ -121,8 +121,8 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use this name. The ASCII case of the name is
-    /// ignored. Unknown names can be used in a search filter, but the search may find nothing.
+    /// Returns whether the service is known to use this name. The comparison ignores ASCII case.
+    /// Unknown names can be used in a search filter, but the search may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()

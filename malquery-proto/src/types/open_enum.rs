@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// A word that this crate does not know. Only parsing creates one.
+/// A word that this crate does not know. Parsing is the only way to create one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OtherWord(Box<str>);
 

@@ -158,7 +158,8 @@ impl Pattern {
     ///
     /// # Errors
     /// Fails if the text is empty or has a character that is not ASCII. The bytes of a non-ASCII
-    /// character depend on the encoding: use [`Pattern::utf8`] or [`Pattern::hex`].
+    /// character depend on the encoding, so use [`Pattern::utf8`] or [`Pattern::hex`] for other
+    /// text.
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();

@@ -157,9 +157,9 @@ impl Corpus {
     /// samples. Paths that cannot be listed are skipped and returned by [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Fails if
-    /// `malquery-corpus.json` exists but is not a readable regular file, is invalid, or has a path
-    /// that is not in the corpus.
+    /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Also fails if
+    /// `malquery-corpus.json` exists but is not a readable regular file, is invalid, or names a
+    /// path that is not in the corpus.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -543,7 +543,7 @@ impl Read for Checked {
 pub struct Skipped {
     /// The path, or `None` for a sample in memory.
     pub path: Option<PathBuf>,
-    /// The reason for skipping it.
+    /// The reason the file, folder or sample was skipped.
     pub why: String,
 }
 
