@@ -138,7 +138,8 @@ pub enum RetryAfter {
 }
 
 impl RetryAfter {
-    /// Returns the time at which the service allows a retry, if the reply arrived at `now`.
+    /// Returns the time at which the service allows a retry. `now` is the time at which the reply
+    /// arrived.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,

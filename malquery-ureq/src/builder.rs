@@ -58,9 +58,9 @@ impl Builder {
         self
     }
 
-    /// Limits each wait for the network while a request is sent or its reply is received. The whole
-    /// head of a reply must arrive within 1.25 times this limit. The default is 60 s. For fuzzy
-    /// searches, see [`search_timeout`](Self::search_timeout).
+    /// Sets the maximum duration of each wait while a request is being sent or its reply is being
+    /// received. The whole head of a reply must arrive within 1.25 times this limit. The default is
+    /// 60 s. For fuzzy searches, see [`search_timeout`](Self::search_timeout).
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = bounded(timeout);
         self

@@ -356,10 +356,10 @@ impl Service {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Sets a function that logs requests. It gets one line per request to
-    /// [`answer`](Self::answer): method, path, status and, for a refused request, the reason. The
-    /// line can include the query of an operation, but not the `Authorization` header or the client
-    /// secret of a token request.
+    /// Sets a function that logs requests. The function gets one line for each request that
+    /// [`answer`](Self::answer) handles: the method, the path, the status and, for a refused
+    /// request, the reason. The line can include the query of an operation, but not the
+    /// `Authorization` header or the client secret of a token request.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }

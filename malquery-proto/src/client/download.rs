@@ -61,7 +61,7 @@ impl Download {
         }
     }
 
-    /// Returns the size and the SHA-256. `None` until the whole body has been read and verified.
+    /// Returns the size and the SHA-256, or `None` until the whole body has been read and verified.
     pub fn received(&self) -> Option<Received> {
         match &self.state {
             State::Whole(received) => Some(*received),

@@ -159,9 +159,9 @@ impl TransportError {
         }
     }
 
-    /// Creates an error for a request that never reached the service, and that would fail again.
-    /// For example, the certificate is not trusted, or a proxy rejected the password. The request
-    /// is not retried.
+    /// Creates an error for a request that never reached the service and would fail again if it
+    /// were retried. For example, the certificate is not trusted, or a proxy rejected the password.
+    /// The request is not retried.
     pub fn cannot_send(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::CannotSend,
