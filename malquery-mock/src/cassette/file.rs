@@ -50,9 +50,9 @@
 //! square brackets) matches any value. In queries and JSON, only the names of some credentials,
 //! such as `[access_token]`, match any value, and only in a field with a similar name.
 //!
-//! If `redaction` is `falcon-2` and the cassette contains no token requests, a replay answers them
-//! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
-//! [`Session`](crate::Session) or [`Cassette::with_tokens`](crate::Cassette::with_tokens).
+//! If `redaction` is `falcon-2` and the cassette contains no token requests, a replay answers token
+//! requests automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client),
+//! a [`Session`](crate::Session) or [`Cassette::with_tokens`](crate::Cassette::with_tokens).
 //!
 //! # What is recorded
 //!

@@ -45,8 +45,7 @@
 //! | `body-longer-than-its-length` | return no bytes beyond the declared length |
 //! | `streams-a-body-with-a-length` | return bytes as they arrive |
 //! | `streams-a-chunked-body` | return each chunk as it arrives |
-//! | `two-replies-at-a-time` | send a request while the body of an earlier reply is still being
-//! read |
+//! | `two-replies-at-a-time` | send a request while the body of an earlier reply is still being read |
 //! | `identity-is-left-alone` | not decode the body if the request has `accept-encoding: identity` |
 //! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` if it decodes the body |
 //! | `refused-connection` | fail with [`not_sent`](TransportError::not_sent) |
