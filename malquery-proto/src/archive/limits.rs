@@ -27,8 +27,8 @@ pub struct Limits {
     /// Entries that unpack to at most 1 MiB may have any ratio.
     ///
     /// Deflate reaches a ratio of up to 1,032. Malware that is padded with zeros, to make it too
-    /// large for scanners, usually reaches a few hundred, but a small program with a lot of padding
-    /// can come close to 1,032.
+    /// large for scanners, usually has a ratio of a few hundred, but the ratio of a small program
+    /// with a lot of padding can come close to 1,032.
     pub ratio: u64,
 }
 

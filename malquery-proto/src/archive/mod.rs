@@ -240,8 +240,8 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// Returns [`ArchiveError::Limit`] before reading any entry if the declared sizes add up to
     /// more than [`Limits::total_size`], not counting entries that exceed a limit on their own.
-    /// Returns [`ArchiveError::Stopped`] if the unpacked bytes exceed that limit, or if the
-    /// underlying reader fails.
+    /// Returns [`ArchiveError::Stopped`] if the total number of unpacked bytes exceeds
+    /// [`Limits::total_size`], or if the underlying reader fails.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
         self.walk(None)
     }

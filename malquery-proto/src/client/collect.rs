@@ -33,7 +33,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// [`Client::collect`] performs the run. Like a [`JobFlow`], the state can be serialized, so that a
 /// billed job survives a restart. To continue after an error, pass the same value again: a job that
 /// may have been billed is not submitted again. Once the archive has been downloaded,
-/// [`Collect::verify`] continues without sending a request.
+/// [`Collect::verify`] can finish the run without sending a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -544,8 +544,9 @@ impl Client {
     /// is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue
-    /// with [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
+    /// [`Collected::samples`]. If the run fails during the verification, for example at its
+    /// deadline, continue with [`Collect::verify`]. If no samples are found, the run succeeds
+    /// without an archive file.
     ///
     /// The observer is called during the search, the multi-download, the download and the
     /// verification. It can store the [`Collect`], so that another process can continue the run.

@@ -83,8 +83,8 @@ impl Job {
     /// The whole wait has no time limit unless the job or its client has a timeout or a deadline.
     ///
     /// # Errors
-    /// Returns [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) if the job failed. For
-    /// other errors, see [`Client::call`].
+    /// Fails with [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) if the job failed.
+    /// For other errors, see [`Client::call`].
     pub fn wait(&self) -> Result<JsonReply<GetRequest>, Error> {
         self.wait_with(())
     }
