@@ -38,7 +38,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! [`mod@reply`] has functions for common replies. For other JSON, use [`reply::json`].
+//! [`mod@reply`] has functions for common replies. For other JSON replies, use [`reply::json`].
 //!
 //! # Record and replay
 //!

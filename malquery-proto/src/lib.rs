@@ -10,8 +10,8 @@
 //! # 1. Operations
 //!
 //! [`operations`] has one type for each of the nine operations, and [`types`] has the types of
-//! their values. A request that is known to be invalid cannot be built. Replies are parsed
-//! leniently: unknown fields are kept.
+//! their arguments and results. A request that is known to be invalid cannot be built. Replies are
+//! parsed leniently: unknown fields are kept.
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};
@@ -50,8 +50,8 @@
 //! # What the client does for you
 //!
 //! - **Token.** A client with credentials requests a token when it needs one, replaces a token that
-//!   is about to expire, and shares the token with its clones. After a 401, it retries a call once
-//!   with a new token.
+//!   is about to expire, and shares the token with its clones. After a 401, it retries the call
+//!   once with a new token.
 //! - **Cloud.** If the token endpoint redirects to another commercial cloud, later requests go
 //!   there. The client follows one redirect, and only to the host of a known [`Cloud`].
 //!   [`Auth::follow_region`] can turn this off. Redirects from or to a government cloud are not
@@ -93,9 +93,10 @@
 //!
 //! # Further reading
 //!
-//! The `guide` module has chapters on the topics above, a FalconPy migration table, a cookbook and
-//! troubleshooting. `security` lists the protections and their tests, `proof` the measurements, and
-//! `dependencies` the reason for each dependency and the licenses.
+//! The `guide` module has chapters on the topics above, on migrating from FalconPy and on
+//! troubleshooting. It also has a cookbook. `security` lists the protections and their tests,
+//! `proof` lists the measurements, and `dependencies` lists the licenses and the reason for each
+//! dependency.
 //!
 //! # Features
 //!

@@ -37,17 +37,17 @@
 //! |---|---|---|
 //! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
 //! | [`Builder::reply_timeout`] | 60 s | each wait to send or receive bytes; the whole head of a reply must arrive within 1.25 times this limit |
-//! | [`Builder::search_timeout`] | 180 s | each wait for bytes of the reply to a fuzzy search; the longer of this limit and the reply timeout applies |
+//! | [`Builder::search_timeout`] | 180 s | each wait to receive bytes from a fuzzy search; the longer of this limit and the reply timeout applies |
 //! | [`Builder::total_timeout`] | none | each request, including the whole body of its reply |
-//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call, including all its attempts and pauses; for a download, only when an attempt may start |
+//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call, including all its attempts and pauses; for a download, each attempt must start within this limit, but the reply may take longer |
 //! | [`Client::timeout`] | none | each call, and each wait for a job |
-//! | [`Job::timeout`](client::Job::timeout) | the client's timeout | the wait for this job; it replaces [`Client::timeout`] |
+//! | [`Job::timeout`](client::Job::timeout) | the client's timeout | each wait for one job; this limit replaces [`Client::timeout`] |
 //! | [`Client::deadline`] | none | all calls, and all waits for jobs |
 //!
-//! **The earliest limit wins.** No limit extends another, except where the table says so. The
-//! transport receives the remaining time of a limited call as [`TimeLeft`](client::TimeLeft), which
-//! limits every phase of a request: a server or proxy cannot extend it by sending a byte every so
-//! often. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
+//! **The earliest limit wins.** No limit extends another, except where the table says so. If a call
+//! has a time limit, the transport receives the remaining time as [`TimeLeft`](client::TimeLeft).
+//! This time covers every phase of a request: a server or proxy cannot extend the time by sending a
+//! byte every so often. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
@@ -55,7 +55,7 @@
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
 //! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
-//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. Entries are separated by commas or whitespace: `example.com` (with its subdomains), `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32` or `*`, each with or without `:port` |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. Entries are separated by commas or whitespace. An entry has a form such as `example.com` (with its subdomains), `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32` or `*`, with or without `:port` |
 //! | `SSL_CERT_FILE` | a file of root certificates in PEM format, trusted in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
@@ -69,19 +69,20 @@
 //! - **Certificates are always verified.**
 //! - **A refusal by a proxy is not retried.** Examples are a 407, a 403 and the equivalent SOCKS
 //!   replies. Retrying a wrong password could lock the account.
-//! - **Replies are not mixed up.** Fuzzy searches and requests that may be billed use a new
-//!   connection. The connections of token requests and of requests that may be billed are closed
-//!   after the reply. A connection that delivers unrequested bytes is not reused.
+//! - **Replies are not mixed up.** Each fuzzy search and each [`Billed`](endpoint::Resend::Billed)
+//!   request, such as a hunt, uses a new connection. After the reply to a token request or a
+//!   `Billed` request, the connection is closed. A connection that delivers unrequested bytes is
+//!   not reused.
 //! - **If connecting fails, no request was sent**, so even a hunt may be retried.
 //! - **A broken connection is an error**, never the end of a body. Further reads fail too.
 //! - **JSON may be compressed with gzip**, and this crate decompresses it. Downloads are requested
-//!   uncompressed. If another crate enables ureq's `gzip` feature, ureq decompresses a download
-//!   that is compressed anyway; the SHA-256 of a sample is still verified.
+//!   uncompressed. If the service still compresses a download, and another crate enables ureq's
+//!   `gzip` feature, ureq decompresses the download; the SHA-256 of a sample is still verified.
 //! - **Logs contain no secrets**, with one exception: at the `trace` level, the `ureq_proto` crate
-//!   logs the raw bytes of requests and replies, including tokens and samples. Keep the level of
-//!   this target at `debug`.
+//!   logs the raw bytes of requests and replies, including tokens and samples. Do not enable
+//!   `trace` for the log target `ureq_proto`.
 //!
-//! The connector uses ureq's `unversioned` API, which may change in a minor version of ureq.
+//! This crate uses ureq's `unversioned` API, which may change in a minor version of ureq.
 
 mod body;
 mod builder;

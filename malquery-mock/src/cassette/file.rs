@@ -38,11 +38,11 @@
 //! `repeat_last`. These parts of the request must match:
 //!
 //! - the **method**;
-//! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
-//! - the **query**: the same pairs. Order matters only among pairs with the same name. In
-//!   `ids`, the recorded hash of a job id matches the id;
+//! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored.
+//! - the **query**, as pairs of names and values. Order matters only among pairs with the same
+//!   name. In `ids`, the recorded hash of a job id matches the id.
 //! - the **authorization scheme** (such as `Bearer`, or none), unless the recorded request has no
-//!   `headers` key. Other headers are ignored;
+//!   `headers` key. Other headers are ignored.
 //! - the **body**. A `json` or `form` body is compared by its values, and any other body byte by
 //!   byte. A recorded request without a body matches only requests without one.
 //!
@@ -56,7 +56,7 @@
 //!
 //! # What is recorded
 //!
-//! From each exchange, a [`Session`](crate::Session) records only the following:
+//! This is all that a [`Session`](crate::Session) records of each exchange:
 //!
 //! - Requests to `/oauth2/`: nothing. A replay answers token requests automatically.
 //! - Other requests: the URL without a user name or password, the method, `accept`,
@@ -71,10 +71,11 @@
 //!   Unix, only the owner can read the files that contain them.
 //! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
 //!
-//! The session's secrets of at least 6 bytes (such as the client id, client secret and tokens) are
-//! found in plain, URL-encoded, JSON-escaped, hex and base64 form. In recorded strings, secrets
-//! become `[redacted]`, as do token-like words in error messages. A sample that contains a secret
-//! is not saved. An exchange is not saved if its request path, query or body contains a secret.
+//! A session finds its secrets (such as the client id, client secret and tokens) in plain,
+//! URL-encoded, JSON-escaped, hex and base64 form, if they have at least 6 bytes. In recorded
+//! strings, secrets become `[redacted]`, as do token-like words in error messages. A sample that
+//! contains a secret is not saved. An exchange is not saved if its request path, query or body
+//! contains a secret.
 //!
 //! # Compatibility
 //!

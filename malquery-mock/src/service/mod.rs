@@ -57,9 +57,9 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! # How it resembles MalQuery
 //!
 //! - **Tokens** expire after [`token_life`](Service::token_life). An operation needs a valid token
-//!   (otherwise 401) and the required [scope](Service::scopes) (otherwise 403). Between commercial
-//!   clouds, a token request with valid credentials is redirected to the account's
-//!   [`cloud`](Service::cloud).
+//!   (otherwise 401) and the required [scope](Service::scopes) (otherwise 403). A token request
+//!   with valid credentials that is sent to the wrong cloud is redirected to the account's
+//!   [`cloud`](Service::cloud), if both clouds are commercial.
 //! - **Jobs**: the reply to a submission has the status `done`, which is not the status of the job.
 //!   The job is `inprogress` for at least [`polls`](Service::polls) polls, and until
 //!   [`job_time`](Service::job_time) has passed and its work is finished.

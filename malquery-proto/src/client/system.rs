@@ -50,7 +50,7 @@ const AUTODISCOVER: &str = "autodiscover";
 /// |---|---|
 /// | `FALCON_CLIENT_ID` | the id of the API client |
 /// | `FALCON_CLIENT_SECRET` | the secret of the API client |
-/// | `FALCON_CLOUD` | the cloud of the account; if unset or `autodiscover`, the first request goes to `us-1`, which redirects to another commercial cloud if necessary |
+/// | `FALCON_CLOUD` | the cloud of the account; if this is unset or set to `autodiscover`, the first request goes to `us-1`, which redirects to another commercial cloud if necessary |
 /// | `FALCON_BASE_URL` | a base URL, which overrides `FALCON_CLOUD` |
 /// | `FALCON_MEMBER_CID` | the child to act for, if the account is a Flight Control parent |
 ///

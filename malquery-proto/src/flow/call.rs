@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// | other 3xx or 4xx | error | error |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
-/// | no attempts or time left, or the retry time is later than the policy allows | error | error |
+/// | the call runs out of attempts or time, or the retry time is later than the policy allows | error | error |
 ///
 /// A token that was obtained elsewhere cannot be renewed, so the first 401 is an error.
 ///
@@ -91,7 +91,7 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
 }
 
 /// A call to an operation whose reply is a file. The flow ends when the head of a successful reply
-/// arrives. It returns the checks for the body; the caller reads the body.
+/// arrives. It returns the check for the body; the caller reads the body.
 ///
 /// Retries follow the table in [`CallFlow`]. A 202 or 204 means that the file is not ready: the
 /// request is retried after a pause.

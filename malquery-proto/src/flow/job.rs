@@ -35,12 +35,12 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
 /// | submit or poll | 429 (quota) | error |
 /// | submit or poll | provably not sent | retried after a pause |
-/// | submit or poll | no attempts or time left, the retry time is later than the policy allows, or the request cannot be sent | error |
+/// | submit or poll | the call runs out of attempts or time, the retry time is later than the policy allows, or the request cannot be sent | error |
 /// | poll | 4xx except 401, 403, 408 and 429, or 2xx with only errors, in the first polls after the submission | polled again, up to five times |
 /// | submit or poll | other 3xx or 4xx | error |
 /// | poll | other 2xx with only errors | error |
 /// | poll | 5xx, 408, or a failure after sending | retried after a pause |
-/// | poll | 2xx that cannot be parsed, or may be about another job | retried up to three times, unless it is too large |
+/// | poll | 2xx that cannot be parsed, or may be about another job | retried up to three times, unless the reply is too large |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | any other status | polled again after the interval |

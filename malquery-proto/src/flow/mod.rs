@@ -200,7 +200,7 @@ impl std::fmt::Debug for Attempt {
     }
 }
 
-/// Links the report of an outcome to its request. Reporting consumes the ticket, so an outcome
+/// Identifies the request whose outcome is reported. Reporting consumes the ticket, so an outcome
 /// cannot be reported twice.
 ///
 /// If you do not send the request, pass the ticket to [`Flow::cancel`]. If a ticket is dropped, for

@@ -14,7 +14,8 @@ use crate::types::Sha256;
 ///
 /// The request may be retried until the head of a successful reply arrives. `Client::save` also
 /// starts over if the body is interrupted. With
-/// [`RetryPolicy::never`](crate::flow::RetryPolicy::never), only a 401 is retried, once.
+/// [`RetryPolicy::never`](crate::flow::RetryPolicy::never), the request is retried only after a
+/// 401, and only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryDownloadV1", alias = "get_download")]
 pub struct GetDownload {

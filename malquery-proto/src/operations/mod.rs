@@ -3,7 +3,7 @@
 //! | operation | purpose | cost |
 //! |---|---|---|
 //! | [`GetQuotas`] | returns the monthly quotas and their use | none |
-//! | [`FuzzySearch`] | finds samples by bytes or strings; is faster than an exact search, but may return false positives | not documented |
+//! | [`FuzzySearch`] | finds samples by bytes or strings. It is faster than an exact search, but may return false positives | not documented |
 //! | [`ExactSearch`] | starts a job that finds samples by bytes or strings | not documented |
 //! | [`Hunt`] | starts a job that finds samples matching a YARA rule | one hunt |
 //! | [`GetRequest`] | returns the status of a job, and its results | none |

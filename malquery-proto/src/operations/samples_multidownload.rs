@@ -12,7 +12,7 @@ use crate::types::{Json, Sha256, SubmitMeta};
 ///
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
 /// `PostMalQueryEntitiesSamplesMultidownloadV1`; FalconPy: `samples_multidownload`). Needs the
-/// scope `malquery:write`. **Costs one download from the monthly quota for each sample**, so the
+/// scope `malquery:write`. **Each sample costs one download from the monthly quota**, so the
 /// request is retried only if it provably never reached the service, or if the reply is a 401 or a
 /// rate-limit error (429). Error statuses: 400, 401, 403, 404, 429, 500.
 ///

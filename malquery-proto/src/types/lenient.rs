@@ -103,7 +103,8 @@ impl fmt::Debug for Number {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Comparisons ignore the order of the fields, and all but the last value of a repeated field.
+/// Comparisons ignore the order of the fields. If a field is repeated, only its last value is
+/// compared.
 #[derive(Clone, Default)]
 // The list is boxed so that an empty `Extra` is small.
 #[allow(clippy::box_collection)]

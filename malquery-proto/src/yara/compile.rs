@@ -14,8 +14,8 @@ impl RuleFile {
     /// Compiles the source, and returns warnings about probable mistakes.
     ///
     /// The modules `pe`, `elf`, `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`,
-    /// `cuckoo` and `console` are supported. `pe` reads signatures, but does not verify them.
-    /// Parentheses can be nested at least 100 levels deep, and operators at least 50.
+    /// `cuckoo` and `console` are supported. `pe` reads signatures, but does not verify them. In a
+    /// condition, parentheses can be nested at least 100 levels deep, and operators at least 50.
     ///
     /// # Errors
     /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
