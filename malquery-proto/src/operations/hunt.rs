@@ -27,7 +27,7 @@ use super::{check_ranges, write_search};
 ///     .filter_meta([MetaField::Sha256, MetaField::Label])
 ///     .min_date("2024-01-01".parse::<Date>()?)
 ///     .max_size("1MiB".parse()?)
-///     .option("an_option_of_tomorrow", true);
+///     .option("a_future_option", true);
 ///
 /// // A hunt can be stored as JSON. Unknown keys are rejected.
 /// let stored = serde_json::to_string(&hunt).unwrap();
