@@ -81,8 +81,8 @@
 //!   list of names, and their case varies.
 //! - The `status` in the reply to a submission is hidden in `extra`, so that nobody mistakes it for
 //!   the job's status.
-//! - Values that only some job results have are returned by methods of
-//!   [`Sample`](types::Sample). Fields for them would double the size of each result.
+//! - Methods of [`Sample`](types::Sample) return the values that only some job results have. Fields
+//!   for these values would double the size of each result.
 //! - If a result or a field has an unexpected type, the rest of the reply is still parsed, and the
 //!   value is kept in `extra`. A reply to a submission must have a request id, and a token reply
 //!   must have a token.

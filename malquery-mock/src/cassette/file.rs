@@ -34,10 +34,10 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! When all matching interactions have been played, the last one keeps answering if it has
-//! `repeat_last`. These parts of the request must match:
+//! When all matching interactions have been played `times` times, the last one keeps answering if
+//! its `repeat_last` is `true`. These parts of the request must match:
 //!
-//! - the **method**;
+//! - the **method**.
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored.
 //! - the **query**, as pairs of names and values. Order matters only among pairs with the same
 //!   name. In `ids`, the recorded hash of a job id matches the id.

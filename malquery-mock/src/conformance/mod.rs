@@ -28,7 +28,7 @@
 //! | `post-with-its-exact-body` | send a body unchanged, with `content-length` |
 //! | `uri-unchanged` | send the path and query unchanged |
 //! | `request-headers-unchanged` | send all headers unchanged, including repeated ones, and add no duplicates |
-//! | `https-is-encrypted` | not send a request to an `https` URL without TLS |
+//! | `https-is-encrypted` | use TLS for an `https` URL, and fail if the server does not support it |
 //! | `post-sent-once` | send a POST once, even if the connection breaks |
 //! | `stale-connection` | send a POST over an open connection, not over one that the service has already closed |
 //! | `concurrent-requests` | return to each thread the reply to its own request |
@@ -55,7 +55,7 @@
 //! | `closed-in-the-head` | fail with `unknown` |
 //! | `reset-in-the-head` | fail with `unknown` |
 //! | `silent-service` | fail with `unknown` once [`TimeLeft`] has passed |
-//! | `service-that-does-not-read` | fail with `unknown` once `TimeLeft` has passed while a long body is being sent |
+//! | `service-that-does-not-read` | stop sending a long body once `TimeLeft` has passed, and fail with `unknown` |
 //! | `endless-head` | fail with `unknown` once `TimeLeft` has passed, even if bytes keep arriving |
 //! | `stalled-body` | fail, or end the body before its declared length, once `TimeLeft` has passed |
 //! | `dripping-body` | fail, or end the body before its declared length, once `TimeLeft` has passed, even if bytes keep arriving |
