@@ -55,7 +55,7 @@
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
 //! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
-//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. Entries are separated by commas or whitespace. An entry has a form such as `example.com` (with its subdomains), `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32` or `*`, with or without `:port` |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. Entries are separated by commas or whitespace. Each entry is a domain such as `example.com` (which includes its subdomains), an address such as `10.1.2.3`, a network such as `10.0.0.0/8` or `2001:db8::/32`, or `*`, optionally followed by `:port` |
 //! | `SSL_CERT_FILE` | a file of root certificates in PEM format, trusted in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With

@@ -64,7 +64,7 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
         return Ok(field);
     }
     let known = known.map(|field| field.to_string()).join(", ");
-    Err(format!("unknown field; the fields are {known}"))
+    Err(format!("unknown field; use one of: {known}"))
 }
 
 /// Returns a parser for the path of a file. The parser refuses `-`.

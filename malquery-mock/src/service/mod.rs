@@ -328,8 +328,8 @@ impl Service {
         self.set(|settings| settings.rate_limit = per_minute)
     }
 
-    /// Sets the number of polls for which a job reports `pending`, before `inprogress`. The default
-    /// is 0.
+    /// Sets the number of polls for which a job reports `pending` before it reports `inprogress`.
+    /// The default is 0.
     pub fn pending(self, polls: u64) -> Self {
         self.set(|settings| settings.pending = polls)
     }

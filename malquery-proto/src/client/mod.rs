@@ -184,7 +184,8 @@ impl Client {
     }
 
     /// Sets the maximum duration of a call. A longer call fails with [`FlowError::Deadline`] or
-    /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
+    /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies,
+    /// which limits each poll of a job separately.
     ///
     /// The duration includes the [quota check](Self::check_quota). [`Client::collect`] counts as one
     /// call, and so does waiting for a job (see also [`Job::timeout`]).

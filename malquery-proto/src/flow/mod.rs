@@ -321,7 +321,7 @@ pub struct RetryPolicy {
     /// effect as 1. If this is more than 1, a [`JobFlow`] allows five times as many for each poll.
     pub max_attempts: u32,
     /// The pause before the second attempt, unless the service asks for a different one. It doubles
-    /// for each further attempt. These pauses are shortened at random, by up to half.
+    /// for each further attempt. Each of these pauses is shortened by a random amount, up to half.
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,

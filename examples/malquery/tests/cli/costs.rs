@@ -166,7 +166,7 @@ fn odd_fields_are_refused_and_types_warned_of() {
     let server = Server::with_answers([]);
     let run = server.run("exact-search --ascii a --meta sha256,labell");
     assert_eq!((run.code, server.asked().len()), (2, 0));
-    run.says("unknown field; the fields are sha256");
+    run.says("unknown field; use one of: sha256");
     let run = demo("exact-search --ascii CrowdStrike --filetype pe23,pe32 --wait");
     run.json();
     run.says("warning: pe23 is not a known MalQuery file type")
