@@ -73,8 +73,7 @@
 //! 3. **If your program changes** and sends different requests, the test fails and shows the
 //!    differences. If they are intended, record again, or add requests with `MALQUERY_MOCK=append`.
 //! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. In this mode,
-//!    the session compares the structure of live replies with that of the recorded ones, and writes
-//!    nothing.
+//!    the session compares the structure of live and recorded replies, and writes nothing.
 //!
 //! All modes except replay can send live requests, which may use quota. See [`Mode`].
 //!

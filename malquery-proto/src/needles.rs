@@ -106,7 +106,7 @@ impl Needles {
         self.find_in(text.as_bytes())
     }
 
-    /// Like [`find`](Self::find), but for bytes that are not necessarily valid UTF-8.
+    /// Like [`find`](Self::find), but searches bytes that are not necessarily valid UTF-8.
     pub fn find_in(&self, bytes: &[u8]) -> Option<Range<usize>> {
         self.find_from(bytes, 0)
     }

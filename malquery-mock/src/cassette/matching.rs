@@ -240,7 +240,7 @@ fn differ<'a>(recorded: impl Display + 'a, sent: impl Display + 'a) -> Reason<'a
 
 fn other_lines(recorded: &str, sent: &str) -> String {
     let lines = diff::lines(recorded, sent);
-    format!("different lines (- cassette, + request)\n{lines}")
+    format!("the lines differ (- cassette, + request)\n{lines}")
 }
 
 /// Returns the differences between two lists of pairs. Order matters only among pairs with the same
