@@ -52,8 +52,8 @@ impl UreqTransport {
     /// Creates a transport with the default settings of [`Builder`], and with the proxy and the
     /// root certificates from the environment.
     ///
-    /// If the proxy or the certificates are invalid, each request fails with the reason. Use
-    /// [`Builder::build`] to get the error immediately.
+    /// If the proxy or the certificates are invalid, each request fails with an error that states
+    /// the reason. Use [`Builder::build`] to get the error immediately.
     pub fn new() -> Self {
         let settings = Builder::default();
         settings.clone().build().unwrap_or_else(|error| Self {

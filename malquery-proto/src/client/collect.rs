@@ -131,7 +131,7 @@ pub struct Collected {
     pub found: Vec<Sha256>,
     /// The request id of the multi-download, if known.
     pub download: Option<RequestId>,
-    /// The size and hash of the archive, if this [`Collect`] downloaded it.
+    /// The size and hash of the archive, if there is one.
     pub archive: Option<Received>,
     /// The report on the contents of the archive. Lists nothing if there is no archive.
     pub samples: Report,
@@ -368,15 +368,14 @@ impl Collect {
         };
         let received = match *received {
             Some(_) if fetched.is_some() => fetched,
-            Some((bytes, sha256)) => {
+            expected => {
                 let found = atomic_file::digest(&path).map_err(explain)?;
-                if found != (Received { bytes, sha256 }) {
+                if expected.is_some_and(|expected| expected != (found.bytes, found.sha256)) {
                     let path = path.display();
                     log::warn!("{path} has changed since it was downloaded");
                 }
                 Some(found)
             }
-            None => None,
         };
         let (file, total) = atomic_file::open(&path).map_err(explain)?;
         let (mut stopped, mut late) = (false, false);

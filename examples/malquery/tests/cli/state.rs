@@ -106,7 +106,10 @@ fn an_archive_without_its_state_is_taken_up() {
         let (_out, state, target) = stopped(found, archive);
         let run = server.run(&format!("resume {state}{option}"));
         assert_eq!(run.code, code, "{}", run.stderr);
+        run.omits("nothing was found");
         let document: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(document["path"], format!("{target}/samples.zip"));
+        assert_eq!(document["bytes"], archive.len());
         assert_eq!(
             (&document["samples"], &document["download"]),
             (&json!(found), &json!("r-2"))
