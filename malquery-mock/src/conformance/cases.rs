@@ -201,7 +201,7 @@ fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
             "the transport reported the failure as `unknown`: {error:?}"
         )),
         Err(error) => Err(format!(
-            "the service may have received the request, but the transport reported that it was not sent: {error:?}"
+            "`send` must fail with `unknown` in this case, but the transport reported that the request was not sent: {error:?}"
         )),
     }
 }
