@@ -84,7 +84,12 @@ fn blank_settings_mean_the_default() {
         command.env(format!("FALCON_{name}"), " ");
     }
     // The command contacts the real service and fails.
-    assert!(run(&mut command).error(1).contains("the login"));
+    let run = run(&mut command);
+    let error = run.error(1);
+    assert!(
+        error.contains("could not connect to 127.0.0.1:9"),
+        "{error}"
+    );
 }
 
 #[test]
