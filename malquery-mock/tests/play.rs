@@ -447,6 +447,8 @@ fn replies_and_faults_are_laid_over_a_cassette() {
         message,
         "test.json has no interaction \"fetch\"; use one of: other, poll"
     );
+    let message = panic_of(|| drop(script([reply::quotas()]).on("fetch"))).unwrap();
+    assert_eq!(message, "the script has no interaction \"fetch\"");
     let message = panic_of(|| drop(polls.on("other").nth(1).fault(Fault::Eof))).unwrap();
     assert_eq!(
         message,

@@ -41,6 +41,7 @@ impl Cassette {
         let known: BTreeSet<_> = self.interactions.iter().map(|one| &*one.id).collect();
         if !known.contains(id) {
             let known: Vec<_> = known.into_iter().collect();
+            // The ids of a script are empty.
             let hint = match known.concat().is_empty() {
                 true => String::new(),
                 false => format!("; use one of: {}", known.join(", ")),

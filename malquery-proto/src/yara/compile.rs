@@ -159,7 +159,7 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
     // The rest of this message is `Debug` output.
     let message = match message.split_once("regex failed to build") {
         Some((before, _)) => format!("{before}regex failed to build"),
-        None => message.replace("imbricated", "nested"),
+        None => message.replace("too many imbricated", "too many nested"),
     };
     let message = message.trim_end_matches('.');
     let name = file.text().get(span.clone()).unwrap_or_default();

@@ -33,6 +33,24 @@ fn a_refused_rule_shows_the_place() {
 }
 
 #[test]
+fn messages_of_boreal_are_rephrased() {
+    let nested = |open: &str, inner: &str, close: &str| {
+        let (open, close) = (open.repeat(300), close.repeat(300));
+        format!("rule a {{ condition: {open}{inner}{close} }}")
+    };
+    let large = "rule a { condition: \"abc\" matches /(abcdefgh{1,900}){1,900}(x{1,900}){1,900}/ }";
+    for (rule, message) in [
+        (
+            nested("(", "true", ")"),
+            "too many nested expressions; YARA may accept deeper nesting",
+        ),
+        (large.into(), "regex failed to build; YARA may accept it"),
+    ] {
+        assert_eq!(Rule::compile(&rule).unwrap_err().message(), message);
+    }
+}
+
+#[test]
 fn a_rule_error_has_its_place() {
     let rule = Rule::compile("rule a_name { condition: true }").unwrap();
     assert_eq!(
